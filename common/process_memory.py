@@ -1,0 +1,38 @@
+"""What memory this process holds, as the kernel counts it.
+
+Peak RSS is what a board must have; anonymous RSS is what it can not page back from a file.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident set this process has had, in bytes (getrusage(2))."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_field_bytes(field: str) -> int | None:
+    """Read one ``kB`` field of /proc/self/status; None where the kernel has no such file or field."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    for line in status.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def anonymous_rss_bytes() -> int | None:
+    """Return the resident memory with no file behind it, in bytes; None off Linux."""
+    return _status_field_bytes("RssAnon")
+
+
+def current_rss_bytes() -> int | None:
+    """Return the resident set of this moment, in bytes; None off Linux."""
+    return _status_field_bytes("VmRSS")
