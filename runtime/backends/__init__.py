@@ -1,0 +1,1 @@
+"""Engines that compute logits: protocol.py says what is asked of them."""

@@ -1,0 +1,65 @@
+"""What the runtime asks of an engine, written by its only consumer (sessions/decoder.py).
+
+Workflow: a session takes a slot, calls `step` for each chunk of its prompt and then once a token,
+and says each time how much of the slot is valid. The backend owns the cache memory and nothing
+else: it remembers no lengths, so bookkeeping errors can not hide in it.
+
+Rules: `step` blocks until the logits are there. It may be called from any thread, by one at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.common.errors import EdgewiseError
+
+
+class BackendError(EdgewiseError):
+    """An engine that can not be loaded, or that fails on this machine with this bundle."""
+
+
+class Backend(Protocol):
+    """A loaded decoder with its cache."""
+
+    @property
+    def slots(self) -> int:
+        """Sequences that the cache holds at once."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that one slot can hold."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Length of one row of logits."""
+
+    def step(
+        self,
+        first_slot: int,
+        token_ids: NDArray[np.int64],
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Append tokens to slots and return what may follow them.
+
+        Row ``b`` is slot ``first_slot + b``. Its positions before ``past_lengths[b]`` are kept, the
+        new tokens are written from there on, whatever stood there before (so a slot is trimmed or
+        emptied by giving a smaller past length).
+
+        Args:
+            first_slot: The slot of row 0; rows 0..B-1 are neighbouring slots.
+            token_ids: [B, T], token ids; the caller may reuse the array after the call.
+            past_lengths: [B], tokens of each slot that are valid before this call.
+            counts: [B], how many of the T tokens of each row are real, 1..T; the rest is padding
+                behind them and is never attended to. None: all T.
+
+        Returns:
+            [B, vocabulary_size], the logits after each row's last real token. The array may be the
+            backend's own buffer: it is valid until the next call, and the caller may write to it.
+        """
+
+    def close(self) -> None:
+        """Give the memory back; a second call does nothing."""

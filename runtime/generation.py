@@ -1,0 +1,46 @@
+"""What a generation gives: pieces while it runs, the whole when it has ended, and its figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]  # an end token or stop text; max_tokens or a full context
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The figures of one generation. What the consumer does between pieces takes no time here."""
+
+    prompt_tokens: int
+    generated_tokens: int  # the end token counts: it was computed
+    time_to_first_token_seconds: float  # encoding, prompt and first sample; not waiting for a turn
+    prefill_tokens_per_second: float  # prompt tokens by the time until the first token
+    decode_tokens_per_second: float  # tokens after the first by their time; 0 when there are none
+    peak_rss_bytes: int  # of the process, until now
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next part of an answer.
+
+    There is one piece for each chunk of the prompt (no text, no ids) and one for each token, so
+    that a consumer can cancel at any time; its text is empty while a character or a possible stop
+    text is incomplete. The texts, put together, are the answer; so are the ids, which are all that
+    were sampled, those of an end token and of a stop text included.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finished: FinishReason | None = None  # set in the last piece, and only there
+    statistics: Statistics | None = None  # set in the last piece, and only there
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A whole answer."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    statistics: Statistics

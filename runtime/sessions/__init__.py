@@ -1,0 +1,1 @@
+"""How a kind of model is run: one file a kind."""
