@@ -57,8 +57,8 @@ class CacheLayout:
     head_size: int  # elements
     dtype: CacheType
     axes: tuple[str, ...] = CACHE_AXES
-    key_name: str = "past_key_values.{layer}.key"  # graph inputs
-    value_name: str = "past_key_values.{layer}.value"
+    past_key_name: str = "past_key_values.{layer}.key"  # graph inputs
+    past_value_name: str = "past_key_values.{layer}.value"
     present_key_name: str = "present.{layer}.key"  # graph outputs
     present_value_name: str = "present.{layer}.value"
 
@@ -130,6 +130,7 @@ class Manifest:
     chat: ChatSample | None  # None: the bundle has no chat template
     defaults: SamplingDefaults
     threads: int  # for the profile's board; the runtime takes no more than there are cores
+    execution_providers: tuple[str, ...]  # onnxruntime's names, the preferred first
     minimum_versions: Mapping[str, str]  # distribution -> version, e.g. "onnxruntime" -> "1.22"
     verification: Mapping[str, object] | None  # the exporter's figures; None: not verified
 
@@ -220,7 +221,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"{name} is empty"
     if tuple(cache.axes) != CACHE_AXES:
         yield f"cache.axes is {list(cache.axes)}, accepted: {list(CACHE_AXES)}"
-    for name in ("key_name", "value_name", "present_key_name", "present_value_name"):
+    for name in ("past_key_name", "past_value_name", "present_key_name", "present_value_name"):
         if getattr(cache, name).count("{layer}") != 1:
             yield f"cache.{name} must hold {{layer}} once"
     if not manifest.inputs or len(set(manifest.inputs)) != len(manifest.inputs):

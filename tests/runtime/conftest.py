@@ -39,6 +39,7 @@ def make_manifest(**changes: Any) -> b.Manifest:
         "chat": b.ChatSample(({"role": "user", "content": "Hi"},), "Hi"),
         "defaults": b.SamplingDefaults(temperature=0.7, top_k=40),
         "threads": 4,
+        "execution_providers": ("CPUExecutionProvider",),
         "minimum_versions": {"numpy": "1.26"},
         "verification": {"kl": 0.01, "prompts": [1, 2]},
     }

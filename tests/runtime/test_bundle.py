@@ -206,7 +206,10 @@ def test_a_folder_in_place_of_a_file(plain_bundle):
         ({"format_version": 2}, "format_version is 2"),
         ({"model_id": ""}, "model_id is empty"),
         ({"cache": CacheLayout(2, 1, 8, "int8", axes=("batch", "position"))}, "cache.axes is"),
-        ({"cache": CacheLayout(2, 1, 8, "int8", key_name="past.key")}, "cache.key_name must hold"),
+        (
+            {"cache": CacheLayout(2, 1, 8, "int8", past_key_name="past.key")},
+            "cache.past_key_name must hold",
+        ),
         ({"inputs": ()}, "inputs must name"),
         ({"chat": None}, "chat_template file but no chat sample"),
         ({"probes": (TokenizerProbe("x", (5, 100)),)}, "is token 100, the vocabulary has 100"),
