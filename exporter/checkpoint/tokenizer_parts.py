@@ -1,0 +1,111 @@
+"""The parts of a `tokenizers` JSON that both kinds of GGUF vocabulary share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from edgewise.exporter.checkpoint.errors import CheckpointError
+
+
+class TokenKind(IntEnum):
+    """llama.cpp's ``llama_token_type``, as ``tokenizer.ggml.token_type`` holds it."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a GGUF file."""
+
+    texts: Sequence[str]
+    kinds: Sequence[int]
+
+    def by_text(self) -> dict[str, int]:
+        """Give the id of each text, without what the conversion put in to fill the embedding.
+
+        Raises:
+            CheckpointError: Two tokens have the same text.
+        """
+        ids: dict[str, int] = {}
+        for identifier, text in enumerate(self.texts):
+            if self.kinds[identifier] == TokenKind.UNUSED and text == f"[PAD{identifier}]":
+                continue
+            if text in ids:
+                raise CheckpointError(
+                    f"The GGUF vocabulary has {text!r} twice, as tokens {ids[text]} and "
+                    f"{identifier}."
+                )
+            ids[text] = identifier
+        return ids
+
+    def added_tokens(self) -> list[dict[str, Any]]:
+        """Give the tokens that are found in the text before it is split or merged."""
+        special = {TokenKind.CONTROL, TokenKind.UNKNOWN}
+        return [
+            {
+                "id": identifier,
+                "content": text,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": kind in special,
+            }
+            for identifier, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True))
+            if text and (kind in special or kind == TokenKind.USER_DEFINED)
+        ]
+
+
+def prepend_processor(token: str, identifier: int) -> dict[str, Any]:
+    """Give the post-processor that puts one token before a text."""
+    before = {"SpecialToken": {"id": token, "type_id": 0}}
+
+    def sequence(name: str, type_id: int) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": type_id}}
+
+    return {
+        "type": "TemplateProcessing",
+        "single": [before, sequence("A", 0)],
+        "pair": [before, sequence("A", 0), before, sequence("B", 1)],
+        "special_tokens": {token: {"id": token, "ids": [identifier], "tokens": [token]}},
+    }
+
+
+def sequence_of(steps: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Join steps, named ``key`` in the JSON, into one; a single one stands for itself."""
+    return dict(steps[0]) if len(steps) == 1 else {"type": "Sequence", key: list(steps)}
+
+
+def tokenizer_json(
+    *,
+    added_tokens: list[dict[str, Any]],
+    normalizer: dict[str, Any] | None,
+    pre_tokenizer: dict[str, Any] | None,
+    post_processor: dict[str, Any] | None,
+    decoder: dict[str, Any],
+    model: dict[str, Any],
+) -> str:
+    """Write the parts as one `tokenizers` JSON."""
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added_tokens,
+            "normalizer": normalizer,
+            "pre_tokenizer": pre_tokenizer,
+            "post_processor": post_processor,
+            "decoder": decoder,
+            "model": {"type": "BPE", "dropout": None, **model},
+        },
+        ensure_ascii=False,
+    )
