@@ -1,0 +1,164 @@
+"""A backend without a model, for tests: the same interface, exact to predict, quick to make.
+
+Workflow: each slot keeps what was written to it, as a real cache does. The logits after a token are
+a hash of the slot's whole history, so a token lost, doubled or leaked from another request changes
+every later answer. A bundle with ``runtime: "fake"`` loads it; backends/fake_bundle.py writes one.
+
+Rules: everything a real engine leaves undefined is an error here (a past that was never written, a
+row beyond the slots), and padding is really written behind the real tokens, as an engine does.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.strict_json import decode_object, read_dataclass
+
+_MASK = (1 << 64) - 1
+_LOGIT_RANGE = 8.0  # hashed logits are spread evenly over -8..8
+_FAVOURITE_LOGIT = 100.0  # so far above that no temperature in use samples another token
+
+
+@dataclass(frozen=True)
+class FakeGraph:
+    """What stands in the graph file of a fake bundle."""
+
+    seed: int = 0
+    reply: tuple[int, ...] = ()  # token ids that follow `reply_after`, in order
+    reply_after: int | None = None  # the id after whose last occurrence the reply begins
+    step_seconds: float = 0.0  # how long each step sleeps
+
+
+class FakeBackend:
+    """Fulfils `Backend` with a hash of the history."""
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        slots: int = 1,
+        capacity: int = 256,
+        graph: FakeGraph | None = None,
+    ) -> None:
+        """Lay out the slots.
+
+        Args:
+            vocabulary_size: Length of a row of logits.
+            slots: Sequences held at once.
+            capacity: Tokens a slot can hold.
+            graph: How to answer; by default from the hash alone.
+        """
+        self.vocabulary_size = vocabulary_size
+        self.slots = slots
+        self.capacity = capacity
+        self._graph = FakeGraph() if graph is None else graph
+        self._histories: list[list[int]] = [[] for _ in range(slots)]
+        self.steps = 0  # calls of `step`, for tests
+        self.closed = False
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, slots: int = 1, capacity: int) -> FakeBackend:
+        """Load the graph file of a fake bundle.
+
+        Raises:
+            BackendError: It is not the JSON of a `FakeGraph`.
+        """
+        problems: list[str] = []
+        try:
+            value = decode_object(bundle.file("graph").read_bytes())
+            graph = read_dataclass(FakeGraph, value, "graph", problems)
+        except (OSError, ValueError) as error:
+            raise BackendError(f"the fake graph of {bundle.path} is not usable: {error}") from error
+        if graph is None:
+            raise BackendError(f"the fake graph of {bundle.path} is wrong: {'; '.join(problems)}")
+        size = bundle.manifest.vocabulary_size
+        return cls(vocabulary_size=size, slots=slots, capacity=capacity, graph=graph)
+
+    def step(
+        self,
+        first_slot: int,
+        token_ids: NDArray[np.int64],
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.float32]:
+        """See `Backend`."""
+        if self.closed:
+            raise ValueError("the backend is closed")
+        rows, width = token_ids.shape
+        if rows < 1 or not 0 <= first_slot <= self.slots - rows:
+            raise ValueError(f"{rows} rows from slot {first_slot} of {self.slots}")
+        if past_lengths.shape != (rows,) or (counts is not None and counts.shape != (rows,)):
+            raise ValueError("past_lengths and counts need one entry a row")
+        if self._graph.step_seconds:
+            time.sleep(self._graph.step_seconds)
+        self.steps += 1
+        return np.stack(
+            [
+                self._append(
+                    first_slot + row,
+                    [int(token) for token in token_ids[row]],
+                    int(past_lengths[row]),
+                    width if counts is None else int(counts[row]),
+                )
+                for row in range(rows)
+            ]
+        )
+
+    def close(self) -> None:
+        """See `Backend`."""
+        self.closed = True
+
+    def _append(
+        self, slot: int, token_ids: list[int], past: int, count: int
+    ) -> NDArray[np.float32]:
+        history = self._histories[slot]
+        if not 0 <= past <= len(history):
+            raise ValueError(f"slot {slot} has a past of {len(history)} tokens, not {past}")
+        if not 1 <= count <= len(token_ids):
+            raise ValueError(f"{count} of {len(token_ids)} tokens are said to be real")
+        if past + count > self.capacity:
+            raise ValueError(f"{past} + {count} tokens in a slot of {self.capacity}")
+        if not all(0 <= token < self.vocabulary_size for token in token_ids[:count]):
+            raise ValueError(f"a token of {token_ids} is outside the vocabulary")
+        history[past:] = token_ids
+        return self.logits_after(history[: past + count])
+
+    def logits_after(self, history: list[int]) -> NDArray[np.float32]:
+        """Return the logits [vocabulary] that follow a whole history of token ids."""
+        state = self._graph.seed & _MASK
+        for token in history:
+            state = _mix((state * 0x9E3779B97F4A7C15 + token + 1) & _MASK)
+        mixed = _mix_array(np.arange(self.vocabulary_size, dtype=np.uint64) + np.uint64(state))
+        unit = (mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+        logits = (unit * 2 - 1) * np.float32(_LOGIT_RANGE)
+        favourite = self._favourite(history)
+        if favourite is not None:
+            logits[favourite] = _FAVOURITE_LOGIT
+        return logits
+
+    def _favourite(self, history: list[int]) -> int | None:
+        after = self._graph.reply_after
+        if after is None or after not in history:
+            return None
+        position = history[::-1].index(after)  # tokens since its last occurrence
+        return self._graph.reply[position] if position < len(self._graph.reply) else None
+
+
+def _mix(value: int) -> int:
+    """Finish one step of splitmix64 (Steele, Lea and Flood 2014)."""
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+def _mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Do as `_mix` for every element; unsigned overflow wraps."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
