@@ -1,0 +1,103 @@
+"""A graph under construction: nodes, inputs, outputs and initializers, each made once by name.
+
+Small constants stay in the graph, everything else goes to the weights file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgewise.exporter.graph.onnx_weights import StoredTensor, WeightFile
+
+CONTRIB = "com.microsoft"  # the domain of onnxruntime's own operators
+OPSET = 21
+IR_VERSION = 10  # the newest that onnxruntime 1.18 and later read with opset 21
+LARGEST_INLINE = 1024  # bytes; what is larger goes to the weights file
+
+
+class OnnxGraph:
+    """Collects what ``to_model`` puts together."""
+
+    def __init__(self, weights: WeightFile) -> None:
+        """Begin an empty graph over a weights file."""
+        self.weights = weights
+        self.nodes: list[onnx.NodeProto] = []
+        self._inputs: dict[str, onnx.ValueInfoProto] = {}
+        self._outputs: dict[str, onnx.ValueInfoProto] = {}
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._edges: set[str] = set()
+
+    def has(self, edge: str) -> bool:
+        """Tell whether a node already gives this edge."""
+        return edge in self._edges
+
+    def has_initializer(self, name: str) -> bool:
+        """Tell whether this constant is there."""
+        return name in self._initializers
+
+    def add_input(self, name: str, kind: int, shape: Sequence[str | int]) -> None:
+        """Declare a graph input; a name stands for a free dimension."""
+        self._inputs[name] = helper.make_tensor_value_info(name, kind, list(shape))
+
+    def add_output(self, name: str, kind: int, shape: Sequence[str | int]) -> None:
+        """Declare a graph output."""
+        self._outputs[name] = helper.make_tensor_value_info(name, kind, list(shape))
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        output: str,
+        *,
+        domain: str = "",
+        **attributes: object,
+    ) -> str:
+        """Append a node with one output and return that edge; the edge names the node."""
+        self.nodes.append(
+            helper.make_node(
+                operator, list(inputs), [output], name=output, domain=domain, **attributes
+            )
+        )
+        self._edges.add(output)
+        return output
+
+    def constant(self, name: str, array: NDArray[np.generic]) -> str:
+        """Add an initializer once, inline or in the weights file by its size."""
+        if name not in self._initializers:
+            if array.nbytes <= LARGEST_INLINE:
+                self._initializers[name] = numpy_helper.from_array(np.asarray(array), name)
+            else:
+                self._initializers[name], _ = self.weights.add(name, array)
+        return name
+
+    def stored(self, name: str, array: NDArray[np.generic]) -> StoredTensor:
+        """Add an initializer in the weights file whatever its size, and tell where it lies."""
+        self._initializers[name], place = self.weights.add(name, array)
+        return place
+
+    def initializer(self, proto: onnx.TensorProto) -> str:
+        """Add an initializer that was made elsewhere."""
+        self._initializers[proto.name] = proto
+        return str(proto.name)
+
+    def to_model(self, producer_version: str) -> onnx.ModelProto:
+        """Put the model together."""
+        graph = helper.make_graph(
+            self.nodes,
+            "decoder",
+            list(self._inputs.values()),
+            list(self._outputs.values()),
+            list(self._initializers.values()),
+        )
+        return helper.make_model(
+            graph,
+            producer_name="edgewise",
+            producer_version=producer_version,
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+        )

@@ -1,0 +1,91 @@
+"""What every decoder-only model declares, whatever its architecture.
+
+A model file gives a ``DecoderConfiguration``, the table of its tensors and the forward pass; the
+pipeline, the budget and the bundle read only these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgewise.common.errors import EdgewiseError
+from edgewise.exporter.graph.protocol import Role, Rotary
+
+
+class ConfigurationError(EdgewiseError):
+    """A checkpoint's configuration lacks what the architecture needs, or contradicts itself."""
+
+
+@dataclass(frozen=True)
+class TensorSpecification:
+    """One tensor that a checkpoint must hold."""
+
+    shape: tuple[int, ...]
+    role: Role
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class DecoderConfiguration:
+    """The constants of a decoder-only transformer.
+
+    Attributes:
+        vocabulary_size: Rows of the embedding, padding rows included.
+        hidden_size: Features a token.
+        layers: Transformer layers.
+        heads: Query heads.
+        key_value_heads: Key and value heads.
+        head_size: Features a head.
+        intermediate_size: Features inside the MLP.
+        norm_epsilon: Added to the mean square in the norms.
+        context_length: Positions the model was made for.
+        rotary: Rotation of queries and keys.
+        tied_head: Whether the head reads the embedding's weights.
+        query_key_value_biases: Whether these projections carry biases.
+        output_bias: Whether the attention's output projection carries one.
+        mlp_biases: Whether the MLP's projections carry them.
+    """
+
+    vocabulary_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    intermediate_size: int
+    norm_epsilon: float
+    context_length: int
+    rotary: Rotary
+    tied_head: bool
+    query_key_value_biases: bool = False
+    output_bias: bool = False
+    mlp_biases: bool = False
+
+    def __post_init__(self) -> None:
+        if self.heads % self.key_value_heads:
+            raise ConfigurationError(
+                f"{self.heads} query heads can not share {self.key_value_heads} key-value heads: "
+                "num_attention_heads must be a multiple of num_key_value_heads in config.json"
+            )
+
+
+def required(config: Mapping[str, Any], name: str) -> Any:
+    """Return a configuration value that the architecture can not do without.
+
+    Raises:
+        ConfigurationError: It is absent or null.
+    """
+    value = config.get(name)
+    if value is None:
+        raise ConfigurationError(
+            f"config.json of this {config.get('model_type')!r} checkpoint lacks {name!r}; "
+            "take the file that came with the weights"
+        )
+    return value
