@@ -21,12 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.exporter.quantize.errors import QuantizeError
+from edgewise.exporter.quantize.finite import check_weights
 from edgewise.exporter.quantize.packing import pack_codes, packed_length, unpack_codes
 from edgewise.exporter.quantize.recipes import BLOCK_BITS, BLOCK_SIZES
 from edgewise.exporter.quantize.scale_search import BlockFitter
-
-MAGNITUDE_LIMIT = 2.0**120
-"""Weights from here on are refused: (code - zero point) * scale could leave float32's range."""
 
 _CHUNK_WEIGHTS = 1 << 20  # weights padded and fitted at a time: 4 MiB of float32
 
@@ -77,8 +75,17 @@ class BlockQuantized:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays together."""
-        arrays = (self.packed, self.scales, self.zero_points, self.minimums)
-        return sum(array.nbytes for array in arrays if array is not None)
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by attribute; each has N rows."""
+        arrays: dict[str, NDArray[Any] | None] = {
+            "packed": self.packed,
+            "scales": self.scales,
+            "zero_points": self.zero_points,
+            "minimums": self.minimums,
+        }
+        return {name: array for name, array in arrays.items() if array is not None}
 
     def codes(self) -> NDArray[np.uint8]:
         """The stored codes, uint8 [N, blocks, block_size], padding included."""
@@ -128,6 +135,7 @@ def quantize_blockwise(
     search: bool = True,
     importance: NDArray[np.float32] | None = None,
     name: str = "weights",
+    first_row: int = 0,
 ) -> BlockQuantized:
     """Quantizes a matrix block by block.
 
@@ -144,6 +152,7 @@ def quantize_blockwise(
         importance: float32 [K], not negative: how much a squared error in each input channel
             counts, for example the mean square of its activation. None counts all alike.
         name: of the tensor, for errors.
+        first_row: the row of the tensor at which these begin, for errors.
 
     Returns:
         The quantized matrix. With `search` the error of no block exceeds that without.
@@ -171,7 +180,7 @@ def quantize_blockwise(
     rows_at_once = max(1, _CHUNK_WEIGHTS // (blocks * block_size))
     for start in range(0, rows, rows_at_once):
         chunk = weights[start : start + rows_at_once]
-        check_weights(chunk, name, start)
+        check_weights(chunk, name, first_row + start)
         cut = slice(start, start + len(chunk))
         codes, chunk_scales, chunk_zero_points = fitter.fit(
             _padded(chunk, blocks * block_size).reshape(-1, block_size)
@@ -181,29 +190,6 @@ def quantize_blockwise(
         if zero_points is not None:
             zero_points[cut] = pack_codes(chunk_zero_points.reshape(-1, blocks), bits)
     return BlockQuantized(bits, block_size, columns, packed, scales, zero_points)
-
-
-def check_weights(weights: NDArray[np.float32], name: str, first_row: int = 0) -> None:
-    """Refuses weights that no scale can hold.
-
-    Args:
-        weights: float32 [N, K].
-        name: of the tensor, for the error.
-        first_row: the row of the tensor at which these begin.
-
-    Raises:
-        QuantizeError: a value is not finite or its magnitude reaches `MAGNITUDE_LIMIT`.
-    """
-    if weights.size == 0:
-        return
-    # A comparison with NaN is false, so this one test finds all three.
-    if weights.min() > -MAGNITUDE_LIMIT and weights.max() < MAGNITUDE_LIMIT:
-        return
-    row, column = np.argwhere(~(np.abs(weights) < MAGNITUDE_LIMIT))[0]
-    raise QuantizeError(
-        f"{name} holds {weights[row, column]} at [{first_row + row}, {column}]: weights must be "
-        f"finite and below 2**120 in magnitude. The checkpoint is damaged; fetch or save it again."
-    )
 
 
 def _padded(weights: NDArray[np.float32], columns: int) -> NDArray[np.float32]:

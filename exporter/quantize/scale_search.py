@@ -48,7 +48,7 @@ class _CoarseGrid:
 
 def _coarse_grid(bits: int, block_size: int, *, symmetric: bool) -> _CoarseGrid:
     if bits == 8:
-        return _CoarseGrid(tuple(np.linspace(0.97, 1.02, 6)), (0,))
+        return _CoarseGrid(tuple(np.linspace(0.965, 1.025, 10)), (0,))
     shift = {32: 0.0, 64: 0.05, 128: 0.1}[block_size]  # larger blocks gain from clipping more
     if symmetric:
         return _CoarseGrid(tuple(np.linspace(0.65 + shift, 1.13 + shift, 12)), (0,))
