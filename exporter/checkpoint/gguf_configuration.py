@@ -59,10 +59,13 @@ def rebuild_configuration(
             for name, ours in REQUIRED.items()
         },
     }
+    for name, ours in REQUIRED.items():
+        if not config[name]:
+            raise CheckpointError(f"{fields.file_name} has {key(ours)} = 0.")
     heads = config["num_attention_heads"]
     key_value_heads = fields.integer(key("attention.head_count_kv"))
     config["num_key_value_heads"] = heads if key_value_heads is None else key_value_heads
-    if not heads or not config["num_key_value_heads"] or heads % config["num_key_value_heads"]:
+    if not config["num_key_value_heads"] or heads % config["num_key_value_heads"]:
         raise CheckpointError(
             f"{fields.file_name} has {heads} attention heads over "
             f"{config['num_key_value_heads']} key/value heads, which do not divide."
@@ -73,6 +76,8 @@ def rebuild_configuration(
     _check_head(fields, key, head_size or config["hidden_size"] // heads)
     epsilon = key("attention.layer_norm_rms_epsilon")
     theta = fields.number(key("rope.freq_base"))
+    if theta is not None and theta <= 0:
+        raise CheckpointError(f"{fields.file_name} has {key('rope.freq_base')} = {theta}.")
     config |= {
         "rms_norm_eps": fields.required(fields.number(epsilon), epsilon),
         "rope_theta": DEFAULT_THETA if theta is None else theta,
@@ -116,7 +121,7 @@ def _check_head(fields: GgufFields, key: Any, head_size: int) -> None:
             "equal sizes are accepted."
         )
     rotated = fields.integer(key("rope.dimension_count"))
-    if rotated not in (None, head_size) or head_size % 2:
+    if rotated not in (None, head_size) or head_size % 2 or not head_size:
         raise CheckpointError(
             f"{fields.file_name} rotates {rotated} of the {head_size} values of a head; "
             "all of an even number are accepted."

@@ -62,9 +62,13 @@ class GgufFields:
         value = self._fields.get(key)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(key, "a number")
+        with np.errstate(over="ignore"):  # a float64 may be too large; then it is refused
+            single = np.float32(value)
+        if not np.isfinite(single):
             raise self._wrong(key, "a finite number")
-        return float(str(np.float32(value)))
+        return float(str(single))
 
     def texts(self, key: str) -> list[str] | None:
         """Get an array of strings."""
@@ -75,13 +79,15 @@ class GgufFields:
         return self._list(key, int, "an array of whole numbers")
 
     def numbers(self, key: str) -> list[float] | None:
-        """Get an array of floats."""
-        return self._list(key, float, "an array of fractional numbers")
+        """Get an array of numbers as floats."""
+        return self._list(key, float, "an array of numbers")
 
     def _list(self, key: str, kind: type[Value], accepted: str) -> list[Value] | None:
         value = self._fields.get(key)
         if value is None:
             return None
+        if kind is float and isinstance(value, list):
+            value = [float(entry) if type(entry) is int else entry for entry in value]
         if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
             raise self._wrong(key, accepted)
         return value

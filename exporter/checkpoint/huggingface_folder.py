@@ -132,8 +132,13 @@ def _open_one(path: Path, opened: ExitStack) -> dict[str, SafetensorsTensor]:
     return tensors
 
 
-def _open_shards(folder: Path, opened: ExitStack) -> dict[str, SafetensorsTensor]:
-    placed = read_json(folder / INDEX).get("weight_map")
+def placed_tensors(index: dict[str, Any]) -> dict[str, str]:
+    """Take the shard of each tensor from the content of ``model.safetensors.index.json``.
+
+    Raises:
+        CheckpointError: There is no weight_map, or it names what is no safetensors file beside it.
+    """
+    placed = index.get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise CheckpointError(f"{INDEX} has no weight_map.")
     for name, shard in placed.items():
@@ -141,11 +146,16 @@ def _open_shards(folder: Path, opened: ExitStack) -> dict[str, SafetensorsTensor
         if (
             not isinstance(shard, str)
             or not shard.endswith(".safetensors")
-            or set(shard) & set("/\\")
+            or set(shard) & {*"/\\"}
         ):
             raise CheckpointError(
                 f"{INDEX} places {name} in {shard!r}; a .safetensors file beside it is accepted."
             )
+    return placed
+
+
+def _open_shards(folder: Path, opened: ExitStack) -> dict[str, SafetensorsTensor]:
+    placed = placed_tensors(read_json(folder / INDEX))
     missing = sorted({shard for shard in placed.values() if not (folder / shard).is_file()})
     if missing:
         raise CheckpointError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgewise.exporter.checkpoint.checkpoint import Checkpoint, Progress
 from edgewise.exporter.checkpoint.errors import CheckpointError
 from edgewise.exporter.checkpoint.gguf_file import open_gguf_file
+from edgewise.exporter.checkpoint.hub import fetch_from_hub, looks_like_hub_id
 from edgewise.exporter.checkpoint.huggingface_folder import (
     HOW_TO_CONVERT,
     PICKLE_SUFFIXES,
@@ -47,7 +48,18 @@ def open_checkpoint(
     path = Path(location).expanduser()
     if path.exists():
         return _open_path(path)
-    raise CheckpointError(f"{location} does not exist; accepted are {ACCEPTED}.")
+    if not looks_like_hub_id(location):
+        raise CheckpointError(f"{location} does not exist; accepted are {ACCEPTED}.")
+    fetched = fetch_from_hub(location, revision=revision, progress=progress)
+    opened = _open_path(fetched.path)
+    origin = dataclasses.replace(
+        opened.origin,
+        kind="hub",
+        name=location,
+        revision=fetched.revision,
+        license=fetched.license or opened.origin.license,
+    )
+    return dataclasses.replace(opened, origin=origin)
 
 
 def _open_path(path: Path) -> Checkpoint:

@@ -2,9 +2,10 @@
 
 SentencePiece merges the adjacent pair whose joined piece has the best score, the leftmost first.
 `tokenizers` merges by rank of the pair. So the pairs are ranked by the score of what they make:
-every way to cut a piece in two pieces is a merge, as transformers converts it. The two agree unless
-one piece can be made of different pairs at the same time, overlapping, which a trained vocabulary
-shows only in odd runs. Characters outside the vocabulary fall back to byte tokens.
+every way to cut a piece in two pieces is a merge, as transformers converts it. The two agree on a
+trained vocabulary, which has each character of its pieces and a score of its own for each; they may
+differ where one piece can be made of different pairs at the same time, overlapping. Characters
+outside the vocabulary fall back to byte tokens.
 """
 
 from __future__ import annotations
@@ -36,10 +37,8 @@ def merges_by_score(vocabulary: Vocabulary, scores: Sequence[float]) -> list[lis
     """
     ids = {
         text: identifier
-        for identifier, (text, kind) in enumerate(
-            zip(vocabulary.texts, vocabulary.kinds, strict=True)
-        )
-        if kind in _MERGED
+        for text, identifier in vocabulary.by_text().items()
+        if vocabulary.kinds[identifier] in _MERGED
     }
     ranked = []
     for text, identifier in ids.items():
