@@ -63,12 +63,15 @@ class FakeBackend:
         self.closed = False
 
     @classmethod
-    def open(cls, bundle: Bundle, *, slots: int = 1, capacity: int) -> FakeBackend:
-        """Load the graph file of a fake bundle.
+    def open(
+        cls, bundle: Bundle, *, threads: int = 1, slots: int = 1, capacity: int
+    ) -> FakeBackend:
+        """Load the graph file of a fake bundle; it computes in the calling thread alone.
 
         Raises:
             BackendError: It is not the JSON of a `FakeGraph`.
         """
+        del threads
         problems: list[str] = []
         try:
             value = decode_object(bundle.file("graph").read_bytes())

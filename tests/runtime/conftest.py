@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from edgewise.runtime import bundle as b
+from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 
 FILES = {
     "graph": ("model.onnx", b"graph"),
@@ -163,3 +164,9 @@ def smollm2_tokenizer(smollm2_fields) -> tokenizers.Tokenizer:
         [token for token, kind in zip(tokens, types, strict=True) if kind == control]
     )
     return result
+
+
+@pytest.fixture(scope="session")
+def fake_bundle(tmp_path_factory) -> Path:
+    """A bundle with a fake graph; tests only read it."""
+    return write_fake_bundle(tmp_path_factory.mktemp("fake") / "bundle")

@@ -1,0 +1,318 @@
+import json
+import threading
+
+import pytest
+
+import edgewise.runtime
+from edgewise.common.errors import EdgewiseError
+from edgewise.firmware_profiles import physical_cores
+from edgewise.runtime.backends.fake import FakeBackend
+from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+from edgewise.runtime.bundle import BundleError, SamplingDefaults
+from edgewise.runtime.chat import ChatError
+from edgewise.runtime.kv_cache import ContextError
+from edgewise.runtime.model import ModelError, load
+from edgewise.runtime.options import GenerationOptions, OptionsError
+from edgewise.runtime.sessions import decoder
+
+REPLY = "The capital of France is Paris 🙂."
+LONG = GenerationOptions(max_tokens=99)
+
+
+@pytest.fixture
+def model(fake_bundle):
+    with load(fake_bundle) as model:
+        yield model
+
+
+class Recorder:
+    """A backend factory that remembers what it was called with."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, bundle, **arguments):
+        self.calls.append(arguments)
+        return FakeBackend.open(bundle, **arguments)
+
+
+def test_text_and_messages_give_the_same_chat(model):
+    expected = model.generate("Where is Paris?", LONG)
+    assert expected.text == REPLY
+    assert model.generate([{"role": "user", "content": "Where is Paris?"}], LONG) != expected
+    assert (
+        model.generate([{"role": "user", "content": "Where is Paris?"}], LONG).token_ids
+        == expected.token_ids
+    )
+    assert "".join(piece.text for piece in model.stream("Where is Paris?", LONG)) == REPLY
+
+
+def test_the_public_names(fake_bundle):
+    with edgewise.runtime.load(fake_bundle) as model:
+        assert isinstance(model, edgewise.runtime.LanguageModel)
+        result = model.generate("Hi", edgewise.runtime.GenerationOptions(max_tokens=3))
+        assert isinstance(result, edgewise.runtime.Generation)
+        assert isinstance(result.statistics, edgewise.runtime.Statistics)
+    for name in edgewise.runtime.__all__:
+        assert getattr(edgewise.runtime, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'unknown'"):
+        edgewise.runtime.unknown  # noqa: B018  # the access is what is tested
+
+
+def test_counts_with_the_template(model):
+    messages = [{"role": "system", "content": "ab"}, {"role": "user", "content": "cde"}]
+    assert model.count_tokens(messages) == 2 + 2 + 2 + 3 + 1
+    assert model.count_tokens("cde") == 1 + 3 + 1 + 1
+    assert model.count_tokens("cde", raw=True) == 3
+    statistics = model.generate(messages, LONG).statistics
+    assert statistics.prompt_tokens == 10
+
+
+def test_raw_is_fed_as_it_is(model):
+    result = model.generate("abc", GenerationOptions(raw=True, max_tokens=5, temperature=0))
+    backend = FakeBackend(vocabulary_size=260)
+    history = model.tokenizer.encode("abc")
+    for token in result.token_ids:
+        assert int(backend.logits_after(history).argmax()) == token
+        history.append(token)
+    assert model.generate("<|assistant|>", GenerationOptions(raw=True, max_tokens=99)).text == REPLY
+
+
+def test_a_bundle_without_a_template(tmp_path):
+    folder = write_fake_bundle(tmp_path / "b", chat=False)
+    with load(folder) as model:
+        raw = GenerationOptions(raw=True, max_tokens=5)
+        plain = GenerationOptions(max_tokens=5)
+        assert model.generate("abc", plain).token_ids == model.generate("abc", raw).token_ids
+        with pytest.raises(ChatError, match="no chat template, so it takes no messages"):
+            model.stream([{"role": "user", "content": "Hi"}])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "kind", "match"),
+    [
+        ([], None, ChatError, "at least one"),
+        ([{"role": "robot", "content": "Hi"}], None, ChatError, "the role 'robot'"),
+        (7, None, ChatError, "must be a list"),
+        ([{"role": "user", "content": "Hi"}], GenerationOptions(raw=True), ChatError, "raw"),
+        ("", GenerationOptions(raw=True), ContextError, "the prompt is empty"),
+        ("x" * 254, None, ContextError, "the prompt has 257 tokens, the context holds 256"),
+        ("\ud800", None, EdgewiseError, "surrogate"),
+    ],
+)
+def test_what_can_be_refused_is_refused_at_the_call(model, prompt, options, kind, match):
+    with pytest.raises(kind, match=match):
+        model.stream(prompt, options)
+    assert model.generate("Hi", LONG).text == REPLY
+
+
+def test_the_bundles_sampling_is_the_default(tmp_path):
+    advised = SamplingDefaults(temperature=5.0, top_k=50)
+    folder = write_fake_bundle(tmp_path / "b", chat=False, defaults=advised)
+    with load(folder) as model:
+        greedy = GenerationOptions(temperature=0, max_tokens=30)
+        sampled = [GenerationOptions(max_tokens=30, seed=seed) for seed in (1, 2)]
+        texts = [model.generate("abc", options).token_ids for options in (greedy, *sampled)]
+        assert len(set(texts)) == 3
+
+
+def test_arguments_reach_the_engine(fake_bundle):
+    recorder = Recorder()
+    load(fake_bundle, backend=recorder, threads=3, context_length=40).close()
+    load(fake_bundle, backend=recorder).close()
+    assert recorder.calls == [
+        {"threads": 3, "slots": 1, "capacity": 40},
+        {"threads": min(1, physical_cores()), "slots": 1, "capacity": 256},
+    ]
+
+
+def test_threads_are_the_profiles_but_no_more_than_the_cores(fake_bundle, tmp_path):
+    folder = write_fake_bundle(tmp_path / "b")
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 1000}))
+    recorder = Recorder()
+    load(folder, backend=recorder).close()
+    assert recorder.calls[0]["threads"] == physical_cores()
+
+
+def test_a_shorter_context(fake_bundle):
+    with load(fake_bundle, context_length=10) as model:
+        assert model.context_length == 10
+        with pytest.raises(ContextError, match="the prompt has 11 tokens, the context holds 10"):
+            model.stream("12345678")
+        assert len(model.generate("1234", LONG).token_ids) == 10 - 7 + 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"context_length": 257}, {"context_length": 0}, {"context_length": 1.5},
+        {"threads": 0}, {"threads": -1}, {"threads": 1025}, {"threads": True},
+        {"prefill_chunk": 0},
+    ],
+)  # fmt: skip
+def test_arguments_outside_what_is_accepted(fake_bundle, arguments):
+    (name,) = arguments
+    with pytest.raises(OptionsError, match=f"{name} is .*; accepted: a whole number from 1 to"):
+        load(fake_bundle, **arguments)
+
+
+def test_the_prompt_is_read_in_chunks(fake_bundle):
+    with load(fake_bundle, prefill_chunk=2) as model:
+        pieces = list(model.stream("123456", LONG))  # 9 tokens with the template
+        assert [piece.token_ids for piece in pieces[:5]] == [
+            (),
+            (),
+            (),
+            (),
+            (pieces[4].token_ids[0],),
+        ]
+        assert "".join(piece.text for piece in pieces) == REPLY
+
+
+def test_closing_a_stream_cancels_and_the_next_one_is_unharmed(model):
+    stream = model.stream("Hi", LONG)
+    next(stream)
+    next(stream)
+    stream.close()
+    assert model.generate("Hi", LONG).text == REPLY
+
+
+def test_a_dropped_stream_gives_its_turn_back(model):
+    for _ in range(3):
+        stream = model.stream("Hi", LONG)
+        next(stream)
+        del stream
+    assert model.generate("Hi", LONG).text == REPLY
+
+
+def test_a_second_stream_in_one_thread_is_an_error_not_a_deadlock(model):
+    first = model.stream("Hi", LONG)
+    text = next(first).text
+    with pytest.raises(ModelError, match="has a generation open"):
+        model.generate("Hi", LONG)
+    assert text + "".join(piece.text for piece in first) == REPLY
+    for piece in model.stream("Hi", LONG):
+        if piece.finished:
+            assert model.generate("Hi", LONG).text == REPLY
+
+
+def test_an_unstarted_stream_takes_no_turn(model):
+    later = model.stream("Hi", LONG)
+    assert model.generate("Hi", LONG).text == REPLY
+    assert "".join(piece.text for piece in later) == REPLY
+
+
+def test_threads_take_turns(fake_bundle):
+    with load(fake_bundle) as model:
+        texts = []
+
+        def work(index):
+            texts.extend(model.generate("x" * index, LONG).text for _ in range(5))
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(1, 5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert texts == [REPLY] * 20
+
+
+def test_a_stream_may_move_to_another_thread(model):
+    stream = model.stream("Hi", LONG)
+    texts = [next(stream).text]
+    thread = threading.Thread(target=lambda: texts.extend(piece.text for piece in stream))
+    thread.start()
+    thread.join()
+    assert "".join(texts) == REPLY
+    assert model.generate("Hi", LONG).text == REPLY
+
+
+def test_after_close_there_is_a_clear_error(fake_bundle):
+    model = load(fake_bundle)
+    later = model.stream("Hi", LONG)
+    model.close()
+    model.close()
+    with pytest.raises(ModelError, match="the model is closed; load the bundle again"):
+        model.generate("Hi")
+    with pytest.raises(ModelError, match="the model is closed"):
+        next(later)
+
+
+def test_leaving_the_block_cancels_an_open_stream_of_this_thread(fake_bundle):
+    with load(fake_bundle) as model:
+        stream = model.stream("Hi", LONG)
+        next(stream)
+    with pytest.raises(ModelError, match="the model is closed"):
+        next(stream)
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def test_close_waits_for_another_threads_generation(tmp_path):
+    model = load(write_fake_bundle(tmp_path / "b", step_seconds=0.005))
+    begun = threading.Event()
+    texts = []
+
+    def work():
+        for piece in model.stream("Hi", LONG):
+            begun.set()
+            texts.append(piece.text)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(10)
+    model.close()
+    assert "".join(texts) == REPLY
+    thread.join()
+
+
+def test_a_generator_held_after_its_last_piece_blocks_nobody(model):
+    stream = model.stream("Hi", LONG)
+    while not next(stream).finished:
+        pass
+    assert model.generate("Hi", LONG).text == REPLY
+    assert next(stream, None) is None
+
+
+def test_damage_and_mismatch_are_found_at_load(tmp_path):
+    folder = write_fake_bundle(tmp_path / "b")
+    template = folder / "chat_template.jinja"
+    source = template.read_text()
+    template.write_text(source.replace("|>{{", "|>\n{{"))
+    with pytest.raises(BundleError, match=r"chat_template\.jinja has \d+ bytes"):
+        load(folder)
+    template.write_text(source.replace("endfor", "endfox"))
+    with pytest.raises(BundleError, match="has another content"):
+        load(folder, verify_hashes=True)
+    with pytest.raises(ChatError, match="is no Jinja template"):
+        load(folder)
+    template.write_text(source.replace("<|end|>", "<|dne|>"))
+    with pytest.raises(ChatError, match="renders its sample as"):
+        load(folder)
+
+
+def test_versions_are_checked(tmp_path):
+    folder = write_fake_bundle(tmp_path / "b")
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["minimum_versions"]["tokenizers"] = "999"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"needs at least tokenizers 999 \(here: 0"):
+        load(folder)
+
+
+def test_waiting_for_a_turn_is_no_time_to_first_token(model, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(decoder, "perf_counter", lambda: now[0])
+    stream = model.stream("Hi", LONG)
+    next(stream)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(model.generate("Ho", LONG)))
+    thread.start()
+    thread.join(0.1)
+    assert thread.is_alive()
+    now[0] += 1000.0
+    stream.close()
+    thread.join()
+    assert results[0].statistics.time_to_first_token_seconds < 1000.0
