@@ -33,7 +33,7 @@ from edgewise.runtime.manifest import SpecialTokens
 ROLES = ("system", "user", "assistant")
 TEMPLATE_MAX_LENGTH = 1 << 18  # characters; the longest published ones have some ten thousand
 OUTPUT_MAX_LENGTH = 1 << 22  # characters
-TURNS_MAX = 200_000  # of all loops and macro calls together, in one rendering
+TURNS_MAX = 100_000  # of all loops and macro calls together, in one rendering
 REPEATED_MAX_LENGTH = 100_000  # items of a repeated text or list, as of a range
 POWER_MAX = 1000  # of base and exponent
 

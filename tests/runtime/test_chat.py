@@ -162,7 +162,7 @@ def test_limits(source, match):
 def test_the_limits_hold_for_each_rendering():
     source = f"{{% for a in range({TURNS_MAX // 2}) %}}{{% endfor %}}{{{{ 3 * 'ab' * 2 ** 1 }}}}"
     template = ChatTemplate(source, TOKENS)
-    assert {template.render(USER) for _ in range(4)} == {"ab" * 6}
+    assert {template.render(USER) for _ in range(3)} == {"ab" * 6}
 
 
 @pytest.mark.parametrize("source", ["{% for %}", "{{ a", "{% endif %}", "{% unknown %}"])

@@ -53,7 +53,7 @@ def cases(draw):
     )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(cases())
 def test_filters_against_brute_force(case):
     logits, values = case
