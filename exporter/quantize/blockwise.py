@@ -111,7 +111,8 @@ class BlockQuantized:
         weights *= self.scales[:, :, np.newaxis]
         if self.minimums is not None:
             weights += self.minimums[:, :, np.newaxis]
-        return weights.reshape(len(weights), -1)[:, : self.columns]
+        rows, blocks = self.scales.shape
+        return weights.reshape(rows, blocks * self.block_size)[:, : self.columns]
 
     def rows(self, start: int, stop: int) -> Self:
         """Output channels start:stop, sharing memory."""

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.exporter.quantize.finite import check_weights
+from edgewise.exporter.quantize.finite import check_weights, power_of_two_times
 
 LARGEST_CODE = 127
 
@@ -23,7 +23,7 @@ _FACTORS = (0.6, 0.7, 0.8, 0.9, 0.95, *(round(0.97 + 0.005 * step, 3) for step i
 """Candidate scales as factors of the row's largest magnitude / 127; below 1 the ends are clipped,
 near 1 it is a matter of how the codes fall."""
 
-_TILE_WEIGHTS = 1 << 15  # at least one row; 128 KiB of float32, and three such arrays are in use
+_TILE_WEIGHTS = 1 << 16  # at least one row; 256 KiB of float32, and three such arrays are in use
 _SMALLEST = np.finfo(np.float32).tiny
 
 
@@ -105,63 +105,76 @@ def quantize_channelwise(
         raise ValueError(f"{name} is {weights.shape}, must be [N, K] with K > 0")
     rows, columns = weights.shape
     quantized = ChannelQuantized(np.empty((rows, columns), np.int8), np.empty(rows, np.float32))
-    rows_at_once = max(1, _TILE_WEIGHTS // columns)
-    for start in range(0, rows, rows_at_once):
-        tile = np.ascontiguousarray(weights[start : start + rows_at_once], np.float32)
+    fitter = _RowFitter(columns)
+    for start in range(0, rows, fitter.rows_at_once):
+        tile = weights[start : start + fitter.rows_at_once]
         check_weights(tile, name, first_row + start)
-        target = quantized.rows(start, start + len(tile))
-        _fit_rows(tile, target, search=search)
+        fitter.fit(tile, quantized.rows(start, start + len(tile)), search=search)
     return quantized
 
 
-def _fit_rows(tile: NDArray[np.float32], target: ChannelQuantized, *, search: bool) -> None:
-    largest = np.abs(tile).max(axis=1)
-    # Scaled by a power of two to a largest magnitude in [0.5, 1): exact, and squares stay in range.
-    exponent: NDArray[np.intc] = np.frexp(largest)[1]
-    half = exponent // 2  # 2**-exponent alone can leave float32's range
-    one = np.float32(1)
-    down = (np.ldexp(one, -half), np.ldexp(one, half - exponent))
-    up = (np.ldexp(one, half), np.ldexp(one, exponent - half))
-    x = tile * down[0][:, np.newaxis]
-    x *= down[1][:, np.newaxis]
-    covering = (largest * down[0] * down[1]) / np.float32(LARGEST_CODE)
-    stored = covering * up[0] * up[1]
-    scale = stored * down[0] * down[1]
-    if search:
-        found = _searched(x, covering)
-        found_stored = found * up[0] * up[1]
-        found = found_stored * down[0] * down[1]
-        better = _error(x, found) < _error(x, scale)
-        scale = np.where(better, found, scale)
-        stored = np.where(better, found_stored, stored)
-    target.values[:] = _codes(x, scale)
-    target.scales[:] = stored
+class _RowFitter:
+    """Fits rows of one length, reusing its buffers."""
+
+    def __init__(self, columns: int) -> None:
+        self.rows_at_once = max(1, _TILE_WEIGHTS // columns)
+        shape = (self.rows_at_once, columns)
+        self._x, self._codes, self._products = (np.empty(shape, np.float32) for _ in range(3))
+
+    def fit(self, rows: NDArray[np.float32], target: ChannelQuantized, *, search: bool) -> None:
+        """Quantizes up to `rows_at_once` rows, finite and below 2**120, into the target."""
+        used = len(rows)
+        x = self._x[:used]
+        largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+        # Scaled by a power of two to a largest magnitude in [0.5, 1): exact, and squares stay in
+        # float32's range. 2**-exponent alone can leave it, so it is applied by halves.
+        exponent: NDArray[np.intc] = np.frexp(largest)[1]
+        np.multiply(rows, np.ldexp(np.float32(1), -(exponent // 2))[:, np.newaxis], out=x)
+        x *= np.ldexp(np.float32(1), exponent // 2 - exponent)[:, np.newaxis]
+        covering = power_of_two_times(largest, -exponent) / np.float32(LARGEST_CODE)
+        stored = power_of_two_times(covering, exponent)
+        if search:
+            found = power_of_two_times(self._searched(x, covering), exponent)
+            better = self._error(x, found, exponent) < self._error(x, stored, exponent)
+            stored = np.where(better, found, stored)
+        target.values[:] = self._rounded(x, _inverse(power_of_two_times(stored, -exponent)))
+        target.scales[:] = stored
+
+    def _searched(
+        self, x: NDArray[np.float32], covering: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        best_gain, best_scale = np.zeros_like(covering), np.zeros_like(covering)
+        products = self._products[: len(x)]
+        for factor in _FACTORS:
+            codes = self._rounded(x, _inverse(covering * np.float32(factor)))
+            np.multiply(codes, x, out=products)
+            correlation = np.add.reduce(products, axis=1)
+            codes *= codes
+            scale = correlation / np.maximum(np.add.reduce(codes, axis=1), _SMALLEST)
+            gain = correlation * scale  # what this scale takes off the row's sum of squares
+            better = gain > best_gain
+            np.putmask(best_gain, better, gain)
+            np.putmask(best_scale, better, scale)
+        return best_scale
+
+    def _rounded(self, x: NDArray[np.float32], inverse: NDArray[np.float32]) -> NDArray[np.float32]:
+        codes = self._codes[: len(x)]
+        np.multiply(x, inverse[:, np.newaxis], out=codes)
+        np.rint(codes, out=codes)
+        return np.clip(codes, -LARGEST_CODE, LARGEST_CODE, out=codes)
+
+    def _error(
+        self, x: NDArray[np.float32], stored: NDArray[np.float32], exponent: NDArray[np.intc]
+    ) -> NDArray[np.float32]:
+        scale = power_of_two_times(stored, -exponent)
+        difference = self._rounded(x, _inverse(scale))
+        difference *= scale[:, np.newaxis]
+        difference -= x
+        difference *= difference
+        return np.asarray(np.add.reduce(difference, axis=1))
 
 
-def _searched(x: NDArray[np.float32], covering: NDArray[np.float32]) -> NDArray[np.float32]:
-    best_gain, best_scale = np.zeros_like(covering), np.zeros_like(covering)
-    for factor in _FACTORS:
-        codes = _codes(x, covering * np.float32(factor))
-        correlation = np.add.reduce(codes * x, axis=1)
-        codes *= codes
-        scale = correlation / np.maximum(np.add.reduce(codes, axis=1), _SMALLEST)
-        gain = correlation * scale  # what this scale takes off the row's sum of squares
-        better = gain > best_gain
-        np.putmask(best_gain, better, gain)
-        np.putmask(best_scale, better, scale)
-    return best_scale
-
-
-def _codes(x: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    divisor = np.where(scale == 0, np.float32(np.inf), scale)  # rows of zeros have code 0
-    codes = np.rint(x / divisor[:, np.newaxis])
-    np.maximum(codes, np.float32(-LARGEST_CODE), out=codes)
-    np.minimum(codes, np.float32(LARGEST_CODE), out=codes)
-    return codes
-
-
-def _error(x: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    difference = _codes(x, scale)
-    difference *= scale[:, np.newaxis]
-    difference -= x
-    return np.asarray(np.add.reduce(np.square(difference, out=difference), axis=1))
+def _inverse(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / scale, and zero for zero, so that rows of zeros have code 0."""
+    divisor: NDArray[np.float32] = np.where(scale == 0, np.float32(np.inf), scale)
+    return np.float32(1) / divisor

@@ -1,4 +1,4 @@
-"""The one check of weights before they are stored in any format."""
+"""Weights inside float32's range: the check before any format, and exact scaling."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,3 +31,18 @@ def check_weights(weights: NDArray[np.float32], name: str, first_row: int = 0) -
         f"{name} holds {weights[(row, *rest)]} at [{place}]: weights must be finite and below "
         "2**120 in magnitude. The checkpoint is damaged; fetch or save it again."
     )
+
+
+def power_of_two_times(
+    values: NDArray[np.float32], exponent: NDArray[np.intc]
+) -> NDArray[np.float32]:
+    """Values * 2**exponent; only a result that is subnormal is rounded.
+
+    Args:
+        values: float32 of any shape.
+        exponent: of the same shape, within -250 .. 250: applied by halves, each in float32's range.
+    """
+    half = exponent // 2
+    result = values * np.ldexp(np.float32(1), half)
+    result *= np.ldexp(np.float32(1), exponent - half)
+    return result

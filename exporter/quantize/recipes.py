@@ -258,7 +258,7 @@ class Recipe:
             parts.append(f"activations={self.activations}")
         return ",".join(parts)
 
-    def format_for(self, role: Role) -> WeightFormat:
+    def format_for(self, role: str) -> WeightFormat:
         """The format of a role's weights.
 
         Raises:

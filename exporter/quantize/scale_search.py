@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.quantize.finite import power_of_two_times
+
 _TILE_WEIGHTS = 1 << 15  # 128 KiB of float32, and three such arrays are in use
 _TILE_PADDING = 16  # blocks more a tile, so that its rows do not fall on one line of the cache
 _SMALLEST = np.finfo(np.float32).tiny
@@ -138,7 +140,7 @@ class BlockFitter:
             levels += zero_point[:used]
             # To bytes first: transposing float32 into bytes costs more than both steps apart.
             codes[start:stop] = levels.astype(np.uint8).T
-            scales[start:stop] = _scaled(scale, exponent)[:used]
+            scales[start:stop] = power_of_two_times(scale, exponent)[:used]
             zero_points[start:stop] = zero_point[:used]
         return codes, scales, zero_points
 
@@ -258,14 +260,6 @@ def _divisor(values: Vector) -> Vector:
     return np.where(values == 0, np.float32(np.inf), values)
 
 
-def _scaled(scale: Vector, exponent: NDArray[np.intc]) -> Vector:
-    """Scale * 2**exponent; only a result that is subnormal is rounded."""
-    half = exponent // 2
-    result = scale * np.ldexp(np.float32(1), half)
-    result *= np.ldexp(np.float32(1), exponent - half)
-    return result
-
-
 def _as_stored(scale: Vector, exponent: NDArray[np.intc]) -> Vector:
     """The scale as float32 can hold it after the block's power of two is put back."""
-    return _scaled(_scaled(scale, exponent), -exponent)
+    return power_of_two_times(power_of_two_times(scale, exponent), -exponent)
