@@ -118,7 +118,7 @@ def filtered_weights(
         ids = np.flatnonzero(logits >= lowest - 1e-3 * abs(lowest) - 1e-3)
     else:
         ids = np.arange(vocabulary)
-    values = logits[ids]
+    values = logits if len(ids) == vocabulary else logits[ids]
     weights = np.exp((values.astype(np.float64) - largest) / temperature)
     if settings.top_p < 1.0:
         kept = _nucleus(values, weights, settings.top_p)

@@ -37,4 +37,6 @@ def test_reading_a_manifest_needs_the_standard_library_alone(statement):
 def test_loading_a_model_imports_no_engine_before_it_is_chosen():
     modules = modules_after("from edgewise.runtime import load, LanguageModel")
     assert not {name.partition(".")[0] for name in modules} & set(HEAVY)
-    assert third_party(modules) == {"numpy", "tokenizers", "jinja2", "markupsafe"}
+    # numpy 1 brings Cython's own entries.
+    names = {name for name in third_party(modules) if "cython" not in name}
+    assert names == {"numpy", "tokenizers", "jinja2", "markupsafe"}
