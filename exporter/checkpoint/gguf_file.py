@@ -15,6 +15,7 @@ from typing import Any
 from edgewise.exporter.checkpoint.checkpoint import Checkpoint, Origin
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.gguf_architectures import ARCHITECTURES, GgufArchitecture
+from edgewise.exporter.checkpoint.gguf_blocks import gguf_package
 from edgewise.exporter.checkpoint.gguf_configuration import (
     rebuild_configuration,
     rebuild_generation,
@@ -41,6 +42,7 @@ def open_gguf_file(path: Path, origin_name: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: The file is missing or damaged, or of a kind that is not read.
     """
+    gguf_package()  # needed for the first tensor; better missed now than then
     file = MappedFile(path)
     try:
         return _open(file, origin_name or path.name)

@@ -209,7 +209,7 @@ def _license_of(tags: Iterable[str]) -> str | None:
 
 def _hub_package() -> ModuleType:
     try:
-        import huggingface_hub  # noqa: PLC0415 - only a Hub id needs it
+        import huggingface_hub.constants  # noqa: PLC0415 - only a Hub id needs it
         import huggingface_hub.errors  # noqa: PLC0415 - as above
     except ImportError as error:
         raise CheckpointError(

@@ -1,8 +1,10 @@
 """Reads a Hugging Face folder's tokenizer, chat template and special tokens.
 
-Rules: tokenizer.json is passed on as it is; the chat template is the file chat_template.jinja if
-there is one, else the one in tokenizer_config.json, and never one of our own; generation stops at
-every end token that generation_config.json, config.json or the tokenizer names.
+Rules: tokenizer.json is passed on as it is, unless tokenizer_config.json contradicts it on whether
+a text begins with the beginning token, for there transformers believes the latter; the chat
+template is the file chat_template.jinja if there is one, else the one in tokenizer_config.json, and
+never one of our own; generation stops at every end token that generation_config.json (else
+config.json) or the tokenizer names.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 from edgewise.exporter.checkpoint.checkpoint import TokenizerFiles
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.tokenizer_check import loaded_tokenizer, prepends
+from edgewise.exporter.checkpoint.tokenizer_parts import prepend_processor
 
 HOW_TO_MAKE_TOKENIZER = (
     "Make it with `python -c \"from transformers import AutoTokenizer as T; T.from_pretrained('IN')"
@@ -62,6 +65,14 @@ def read_tokenizer(
     if padding_id is None:
         configured = generation.get("pad_token_id", config.get("pad_token_id"))
         padding_id = next(iter(_token_ids(configured, "pad_token_id")), None)
+    adds_beginning = prepends(tokenizer, beginning_id)
+    if "add_bos_token" in settings or "add_eos_token" in settings:
+        wanted = settings.get("add_bos_token") is True and beginning is not None
+        if wanted != adds_beginning:
+            tokenizer_json = _with_beginning(
+                tokenizer_json, beginning if wanted else None, beginning_id
+            )
+            adds_beginning = wanted
     return TokenizerFiles(
         tokenizer_json=tokenizer_json,
         chat_template=_read_chat_template(folder, settings),
@@ -70,8 +81,17 @@ def read_tokenizer(
         padding_token_id=padding_id,
         beginning_token=beginning,
         end_token=end,
-        add_beginning_token=prepends(tokenizer, beginning_id),
+        add_beginning_token=adds_beginning,
     )
+
+
+def _with_beginning(tokenizer_json: str, token: str | None, identifier: int | None) -> str:
+    """Replace the post-processor: ``token`` goes before a text, or nothing does."""
+    content = json.loads(tokenizer_json)
+    content["post_processor"] = (
+        None if token is None or identifier is None else prepend_processor(token, identifier)
+    )
+    return json.dumps(content, ensure_ascii=False)
 
 
 def _read_tokenizer_json(folder: Path) -> str:

@@ -2,9 +2,9 @@
 
 The conversion to GGUF turns ``{"rope_type": "llama3", factor, low_freq_factor, high_freq_factor,
 original_max_position_embeddings}`` into one factor per frequency (tensor ``rope_freqs.weight``).
-The original context and the two frequency factors only act through their ratios, so any triple with
-the same ratios is the same scaling; the one with ``low_freq_factor`` 1, as published, is given.
-Rule: the answer must reproduce the stored factors, or the file is refused.
+The original context and the two frequency factors act only through their ratios, so any triple with
+the same ratios is the same scaling; the one with ``low_freq_factor`` about 1, as published, is
+given. Rule: the answer must reproduce the stored factors, or the file is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-PUBLISHED = (8192.0, 4.0)  # original context and high_freq_factor of Llama 3.1 to 3.3
+PUBLISHED = (8192, 1.0, 4.0)  # context, low_freq_factor, high_freq_factor of Llama 3.1 to 3.3
 TOLERANCE = 1e-4  # relative; the factors are float32
 
 
@@ -55,19 +55,17 @@ def llama3_scaling(factors: NDArray[np.float32], theta: float) -> dict[str, Any]
         return None
     factor = round(factor, 4)
     head_size = 2 * factors.size
-    for context, high in _candidates(factors.astype(np.float64), theta, factor):
-        if not (context > 0 and high > 1 and math.isfinite(context) and math.isfinite(high)):
-            continue
+    for context, low, high in _candidates(factors.astype(np.float64), theta, factor):
         given = frequency_factors(
-            theta, head_size, factor=factor, context=context, low=1.0, high=high
+            theta, head_size, factor=factor, context=context, low=low, high=high
         )
         if np.allclose(given, factors, rtol=TOLERANCE, atol=0):
             return {
                 "rope_type": "llama3",
                 "factor": factor,
-                "low_freq_factor": 1.0,
+                "low_freq_factor": low,
                 "high_freq_factor": high,
-                "original_max_position_embeddings": round(context),
+                "original_max_position_embeddings": context,
             }
     return None
 
@@ -79,15 +77,20 @@ def _wavelengths(theta: float, head_size: int) -> NDArray[np.float64]:
 
 def _candidates(
     factors: NDArray[np.float64], theta: float, factor: float
-) -> Iterator[tuple[float, float]]:
-    """Give (original context, high_freq_factor) to try: the published ones, then fitted ones."""
+) -> Iterator[tuple[int, float, float]]:
+    """Give (context, low, high) to try: what is published, then what is fitted."""
     yield PUBLISHED
-    wavelengths = _wavelengths(theta, 2 * factors.size)
     between = (factors > 1.0 + TOLERANCE) & (factors < factor * (1.0 - TOLERANCE))
+    if between.sum() < 2:
+        return
+    wavelengths = _wavelengths(theta, 2 * factors.size)[between]
     smooth = (1.0 / factors[between] - 1.0 / factor) / (1.0 - 1.0 / factor)
-    if between.sum() >= 2:
-        # smooth = context / (high - 1) / wavelength - 1 / (high - 1), a line in 1 / wavelength
-        slope, intercept = np.polyfit(1.0 / wavelengths[between], smooth, 1)
-        context, high = -slope / intercept, 1.0 - 1.0 / intercept
-        yield float(round(context)), float(round(high, 3))
-        yield float(round(context)), float(high)
+    # With low = 1: smooth = context / (high - 1) / wavelength - 1 / (high - 1), a line.
+    slope, intercept = np.polyfit(1.0 / wavelengths, smooth, 1)
+    if not (slope > 0 > intercept and slope / -intercept >= 1):
+        return
+    context, high = float(-slope / intercept), float(1.0 - 1.0 / intercept)
+    yield round(context), 1.0, round(high, 3)
+    # The context is a whole number of tokens; the factors then carry its fraction.
+    low = round(context) / context
+    yield round(context), low, high * low

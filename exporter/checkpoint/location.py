@@ -41,6 +41,11 @@ def open_checkpoint(
     """
     if not location:
         raise CheckpointError(f"No checkpoint was given; accepted are {ACCEPTED}.")
+    if revision is not None and (location.startswith(PREFIX) or Path(location).exists()):
+        raise CheckpointError(
+            f"{location} is on this machine and has no revisions; revision {revision!r} can only "
+            "be chosen of a Hub id such as org/name."
+        )
     if location.startswith(PREFIX):
         opened = _open_path(find_in_package(location))
         origin = dataclasses.replace(opened.origin, kind="package", name=location)

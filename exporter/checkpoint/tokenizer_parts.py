@@ -1,4 +1,4 @@
-"""The parts of a `tokenizers` JSON that both kinds of GGUF vocabulary share."""
+"""The parts of a `tokenizers` JSON that the readers of both formats share."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_every_truncation_is_a_clear_error(make_gguf: Any, tmp_path: Path) -> No
 
 
 FUZZING = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
