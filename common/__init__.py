@@ -1,1 +1,4 @@
-"""What every stage needs: the base error, safe files, a process's memory. Imports nothing of ours."""
+"""What every stage needs: the base error, safe files, a process's memory.
+
+Imports nothing of ours.
+"""

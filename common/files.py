@@ -56,8 +56,8 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def folder_written_atomically(path: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes ``path`` when the block ends without an exception.
 
-    An existing ``path`` is replaced: it is moved aside, the new one renamed in, the old one deleted,
-    so that a reader sees the old folder or the new.
+    An existing ``path`` is replaced: it is moved aside, the new one renamed in, the old one
+    deleted, so that a reader sees the old folder or the new.
 
     Args:
         path: The folder to publish; missing parents are made.

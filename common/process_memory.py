@@ -17,7 +17,7 @@ def peak_rss_bytes() -> int:
 
 
 def _status_field_bytes(field: str) -> int | None:
-    """Read one ``kB`` field of /proc/self/status; None where the kernel has no such file or field."""
+    """Read one ``kB`` field of /proc/self/status; None where the kernel has none."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None

@@ -25,7 +25,14 @@ from edgewise.runtime.strict_json import decode_object, read_dataclass
 
 FORMAT_VERSION = 1
 CACHE_AXES = ("batch", "key_value_head", "position", "head_size")
-FILE_ROLES = ("graph", "weights", "tokenizer", "chat_template", "genai_config")
+FILE_ROLES = (
+    "graph",
+    "weights",
+    "tokenizer",
+    "tokenizer_config",
+    "chat_template",
+    "genai_config",
+)
 REQUIRED_ROLES = ("graph", "tokenizer")
 SAMPLE_MOMENT = "2026-01-01T12:00:00"  # ISO 8601 local time, for templates that print the date
 

@@ -1,0 +1,1 @@
+"""The op vocabulary of model definitions and the builders that lower it."""

@@ -22,16 +22,19 @@ HEAD_CHUNK_ROWS = 8192  # vocabulary rows multiplied at once, so that a head is 
 
 def activate(x: Array, activation: Activation) -> Array:
     """Apply an activation function elementwise, in float32."""
+    result: Array
     match activation:
         case "silu":
-            return x / (1 + np.exp(-np.clip(x, -80, 80)))
+            result = x / (1 + np.exp(-np.clip(x, -80, 80)))
         case "relu":
-            return np.maximum(x, 0)
+            result = np.maximum(x, 0)
         case "gelu_tanh":
             inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-            return 0.5 * x * (1 + np.tanh(inner))
+            result = 0.5 * x * (1 + np.tanh(inner))
         case "gelu":
-            return 0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float32])(x / math.sqrt(2)))
+            erf = np.vectorize(math.erf, otypes=[np.float32])
+            result = 0.5 * x * (1 + erf(x / math.sqrt(2)))
+    return result
 
 
 class NumpyCache:
@@ -86,7 +89,8 @@ class NumpyBuilder:
         """See ``GraphBuilder``; reads only the rows that occur."""
         unique, inverse = np.unique(token_ids, return_inverse=True)
         rows = np.concatenate([weight.source.read(int(row), int(row) + 1) for row in unique])
-        return rows[inverse.reshape(token_ids.shape)]
+        looked_up: Array = rows[inverse.reshape(token_ids.shape)]
+        return looked_up
 
     def linear(
         self, x: Array, weights: Sequence[Weight], biases: Sequence[Weight] | None = None
@@ -106,7 +110,8 @@ class NumpyBuilder:
     def rms_norm(self, x: Array, weight: Weight, epsilon: float) -> Array:
         """See ``GraphBuilder``."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
-        return x / np.sqrt(mean_square + np.float32(epsilon)) * weight.source.read()
+        normed: Array = x / np.sqrt(mean_square + np.float32(epsilon)) * weight.source.read()
+        return normed
 
     def add_rms_norm(
         self, residual: Array, x: Array, weight: Weight, epsilon: float
@@ -135,7 +140,7 @@ class NumpyBuilder:
         scores = np.where(future, np.float32(-np.inf), scores)
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         probabilities = scores / scores.sum(axis=-1, keepdims=True)
-        context = (probabilities @ value).transpose(0, 2, 1, 3)
+        context: Array = (probabilities @ value).transpose(0, 2, 1, 3)
         return context.reshape(batch, new_tokens, heads * attention.head_size)
 
     def gated_activation(self, gate_up: Array, activation: Activation) -> Array:

@@ -117,7 +117,7 @@ class OnnxBuilder:
         """See ``GraphBuilder``; GroupQueryAttention rotates, appends in place and attends."""
         past = [name.format(layer=attention.layer) for name in PAST_NAMES]
         present = [name.format(layer=attention.layer) for name in PRESENT_NAMES]
-        shape = ["batch", attention.key_value_heads, "cache", attention.head_size]
+        shape: list[str | int] = ["batch", attention.key_value_heads, "cache", attention.head_size]
         for name in past:
             self._graph.add_input(name, TensorProto.FLOAT, shape)
         for name in present:

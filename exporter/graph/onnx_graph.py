@@ -6,6 +6,7 @@ Small constants stay in the graph, everything else goes to the weights file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -55,7 +56,7 @@ class OnnxGraph:
         output: str,
         *,
         domain: str = "",
-        **attributes: object,
+        **attributes: Any,
     ) -> str:
         """Append a node with one output and return that edge; the edge names the node."""
         self.nodes.append(

@@ -43,6 +43,12 @@ class Weight:
         return Weight(self.name, role, self.source)
 
 
+def pack_name(weights: Sequence[Weight]) -> str:
+    """Name a pack after its first weight and how many more follow."""
+    first = weights[0].name.removesuffix(".weight")
+    return first if len(weights) == 1 else f"{first}+{len(weights) - 1}"
+
+
 @dataclass(frozen=True)
 class Rotary:
     """Rotary position embedding in half-split order (RoFormer, arXiv 2104.09864; NeoX layout).
@@ -111,7 +117,7 @@ class GraphBuilder(Protocol[Value]):
         ...
 
     def rms_norm(self, x: Value, weight: Weight, epsilon: float) -> Value:
-        """x / sqrt(mean(x^2) + epsilon) * weight, over the last axis (arXiv 1910.07467)."""
+        """Return x / sqrt(mean(x^2) + epsilon) * weight, over the last axis (arXiv 1910.07467)."""
         ...
 
     def add_rms_norm(

@@ -1,0 +1,310 @@
+"""Whether a model fits a board: weights, cache at the full context and runtime in what is usable.
+
+Workflow: the pipeline calls `check_fit(plan)` before a weight is read; that makes a ModelSize of
+the plan's shapes and a MemoryBudget of numbers. What does not fit is refused with the sum and the
+nearest recipe, context or board variant that does.
+
+Rules: sizes are bytes. A way out is named only if it works on that board.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgewise.common.errors import EdgewiseError
+from edgewise.exporter.model_size import BLOCK_FORMAT, ModelSize, Shape, weights_bytes
+from edgewise.firmware_profiles import Profile, RecipeChoice
+
+MEBIBYTE = 1 << 20  # bytes
+CONTEXT_STEP = 64  # tokens; suggested contexts are multiples of it
+# What to try when a recipe is too large, from the most exact to the smallest.
+LADDER = (
+    "fp32",
+    "int8-block32",
+    "int8-block128",
+    "int8",
+    "int4-block32-asymmetric",
+    "int4-block32",
+    "int4-block64",
+    "int4-block128",
+)
+
+
+class BudgetError(EdgewiseError):
+    """A model that does not fit the board it is exported for.
+
+    Attributes:
+        budget: The sum that was refused.
+    """
+
+    def __init__(self, message: str, budget: MemoryBudget) -> None:
+        super().__init__(message)
+        self.budget = budget
+
+
+@dataclass(frozen=True)
+class MemoryBudget:
+    """A model's memory on a board, in bytes.
+
+    Attributes:
+        weights_bytes: All weights.
+        cache_bytes_per_token: Keys and values of one token.
+        context: Tokens the cache is allocated for.
+        overhead_bytes: The runtime beside weights and cache.
+        usable_bytes: What the board leaves to a model.
+    """
+
+    weights_bytes: int
+    cache_bytes_per_token: int
+    context: int
+    overhead_bytes: int
+    usable_bytes: int
+
+    @property
+    def cache_bytes(self) -> int:
+        """The cache at the full context."""
+        return self.cache_bytes_per_token * self.context
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights, cache and runtime together."""
+        return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether the total is within what the board leaves to a model."""
+        return self.total_bytes <= self.usable_bytes
+
+    @property
+    def largest_context(self) -> int:
+        """Tokens for which the cache has room, down to a multiple of CONTEXT_STEP; 0 for none."""
+        room = self.usable_bytes - self.weights_bytes - self.overhead_bytes
+        return max(room, 0) // self.cache_bytes_per_token // CONTEXT_STEP * CONTEXT_STEP
+
+    def __str__(self) -> str:
+        """Write the sum: "weights 96 MiB + cache of ... = 400 MiB of 300 usable"."""
+        return (
+            f"weights {_mebibytes(self.weights_bytes)} + cache of {self.context} tokens "
+            f"{_mebibytes(self.cache_bytes)} + runtime {_mebibytes(self.overhead_bytes)} = "
+            f"{_mebibytes(self.total_bytes)}, of {_mebibytes(self.usable_bytes)} usable"
+        )
+
+
+def _mebibytes(count: int) -> str:
+    """Round up, so that a sum that is over never reads as equal."""
+    return f"{math.ceil(count / MEBIBYTE)} MiB"
+
+
+def memory_budget(
+    profile: Profile, model: ModelSize, formats: Mapping[str, str], *, context: int
+) -> MemoryBudget:
+    """Add up a model's memory on a board.
+
+    Args:
+        profile: The board, with its runtime and RAM variant in force.
+        model: Shapes and cache.
+        formats: Format texts by role.
+        context: Tokens the cache is allocated for.
+    """
+    return MemoryBudget(
+        weights_bytes=weights_bytes(model, formats, profile.runtime),
+        cache_bytes_per_token=model.cache_bytes_per_token(profile.cache_dtype),
+        context=context,
+        overhead_bytes=profile.runtime_choice(profile.runtime).overhead_bytes,
+        usable_bytes=profile.memory.usable_bytes,
+    )
+
+
+def smaller_recipes(
+    profile: Profile, model: ModelSize, below_bytes: int
+) -> tuple[tuple[RecipeChoice, int], ...]:
+    """List the recipes whose weights take less than ``below_bytes``, the largest first.
+
+    Args:
+        profile: The board; its own recipe is among the candidates.
+        model: Shapes; block sizes that do not divide its rows are left out.
+        below_bytes: Weights in bytes that a candidate must stay under.
+
+    Returns:
+        Recipes the board can run, each with its weights in bytes.
+    """
+    columns = {
+        shape[1]
+        for role in profile.recipe.formats
+        for shape in model.shapes.get(role, ())
+        if len(shape) == 2
+    }
+    candidates = [profile.recipe]
+    for text in LADDER:
+        match = BLOCK_FORMAT.fullmatch(text)
+        if match is not None and any(count % int(match["size"]) for count in columns):
+            continue
+        activations = "float32" if text == "fp32" else "int8"
+        candidates.append(RecipeChoice.uniform(text, activations=activations))
+    sized = [
+        (recipe, weights_bytes(model, recipe.formats, profile.runtime))
+        for recipe in candidates
+        if not profile.problems_with(recipe, profile.runtime)
+    ]
+    smaller = [pair for pair in sized if pair[1] < below_bytes]
+    return tuple(sorted(smaller, key=lambda pair: -pair[1]))
+
+
+def _larger_variant(profile: Profile, budget: MemoryBudget) -> str | None:
+    for variant in profile.memory.variants:
+        if variant.usable_bytes >= budget.total_bytes:
+            return profile.with_variant(variant.name).qualified_name
+    return None
+
+
+def _ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[str]:
+    ways = []
+    if budget.largest_context:
+        ways.append(f"a context of {budget.largest_context} tokens fits with this recipe")
+    recipes = smaller_recipes(profile, model, budget.weights_bytes)
+    fitting = [
+        recipe for recipe, size in recipes if dataclasses.replace(budget, weights_bytes=size).fits
+    ]
+    if fitting:
+        ways.append(f"recipe {fitting[0]} fits with this context")
+    elif recipes and not budget.largest_context:
+        recipe, size = recipes[-1]
+        context = dataclasses.replace(budget, weights_bytes=size).largest_context
+        if context:
+            ways.append(f"recipe {recipe} fits with a context of {context} tokens")
+    if variant := _larger_variant(profile, budget):
+        ways.append(f"profile {variant} has room for it")
+    return ways
+
+
+def refuse_unless_fits(
+    name: str, profile: Profile, model: ModelSize, formats: Mapping[str, str], *, context: int
+) -> MemoryBudget:
+    """Return the budget of a model that fits a board.
+
+    Args:
+        name: What to call the model.
+        profile: The board, with its runtime and RAM variant in force.
+        model: Shapes and cache.
+        formats: Format texts by role.
+        context: Tokens the cache is allocated for.
+
+    Raises:
+        BudgetError: It does not fit; the message has the sum and what would fit.
+    """
+    budget = memory_budget(profile, model, formats, context=context)
+    if budget.fits:
+        return budget
+    ways = _ways_out(profile, model, budget) or [
+        "no recipe makes it fit: choose a smaller model or a board with more memory"
+    ]
+    advice = "; ".join(ways)
+    raise BudgetError(
+        f"{name} does not fit {profile.qualified_name}: {budget}. {advice[0].upper()}{advice[1:]}.",
+        budget,
+    )
+
+
+class PlannedTensor(Protocol):
+    """A tensor that the model declares."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+    @property
+    def role(self) -> str:
+        """What it is used for."""
+        ...
+
+
+class PlannedConfiguration(Protocol):
+    """The constants of a decoder that its memory depends on."""
+
+    @property
+    def layers(self) -> int:
+        """Layers with a cache."""
+        ...
+
+    @property
+    def key_value_heads(self) -> int:
+        """Key and value heads of a layer."""
+        ...
+
+    @property
+    def head_size(self) -> int:
+        """Elements a head."""
+        ...
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the head reads the embedding's numbers."""
+        ...
+
+
+class Planned(Protocol):
+    """What an export has settled, as far as memory depends on it."""
+
+    @property
+    def model_id(self) -> str:
+        """What to call the model."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """The board, with its runtime in force."""
+        ...
+
+    @property
+    def configuration(self) -> PlannedConfiguration:
+        """The decoder's constants."""
+        ...
+
+    @property
+    def tensors(self) -> Mapping[str, PlannedTensor]:
+        """The model's tensors by name."""
+        ...
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """Format texts by role."""
+        ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of cache."""
+        ...
+
+
+def model_size(plan: Planned) -> ModelSize:
+    """Gather the shapes of a plan's tensors by role."""
+    shapes: dict[str, list[Shape]] = {}
+    for tensor in plan.tensors.values():
+        shapes.setdefault(tensor.role, []).append(tensor.shape)
+    return ModelSize(
+        shapes=shapes,
+        tied_head=plan.configuration.tied_head,
+        layers=plan.configuration.layers,
+        key_value_heads=plan.configuration.key_value_heads,
+        head_size=plan.configuration.head_size,
+    )
+
+
+def check_fit(plan: Planned) -> MemoryBudget:
+    """Return the budget of an export, refusing what the board can not hold.
+
+    Raises:
+        BudgetError: Weights, cache and runtime exceed what the board leaves to a model.
+    """
+    return refuse_unless_fits(
+        plan.model_id,
+        plan.profile,
+        model_size(plan),
+        plan.formats,
+        context=plan.context_length,
+    )

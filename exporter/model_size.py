@@ -1,0 +1,154 @@
+"""How many bytes a model's weights and cache take in memory, by the formats of its recipe.
+
+Rules: closed forms over shapes, without a weight or a framework. Weights are counted as they lie in
+memory while the model runs, which for fp16 on onnxruntime is fp32: it widens such constants when it
+loads them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+
+SCALE_BYTES = 4  # float32
+CACHE_ELEMENT_BYTES = MappingProxyType({"float32": 4, "float16": 2, "int8": 1})
+PLAIN_BYTES = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1})
+BLOCK_FORMAT = re.compile(
+    r"int(?P<bits>[48])-block(?P<size>32|64|128)(?P<zero_points>-asymmetric)?"
+)
+# "keep" stores what the checkpoint has. Its largest lossless block is Q8_0 with its scale widened
+# to float32; what has no lossless block is stored as fp32 and counted by the caller as such.
+LARGEST_KEPT_FORMAT = "int8-block32"
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a model's memory depends on.
+
+    Attributes:
+        shapes: Shapes of its tensors by role. "embedding", "attention", "mlp" and "head" follow
+            the recipe; every other role is kept in float32. A tied model has no "head" of its own.
+        tied_head: Whether the head reads the embedding's numbers.
+        layers: Layers with a cache.
+        key_value_heads: Key and value heads of a layer.
+        head_size: Elements a head.
+    """
+
+    shapes: Mapping[str, Sequence[Shape]]
+    tied_head: bool
+    layers: int
+    key_value_heads: int
+    head_size: int
+
+    def cache_bytes_per_token(self, dtype: str) -> int:
+        """Bytes of keys and values that one token adds to the cache.
+
+        int8 caches are counted without their scales, which are fixed and do not grow with tokens.
+        """
+        elements = 2 * self.layers * self.key_value_heads * self.head_size
+        return elements * CACHE_ELEMENT_BYTES[dtype]
+
+
+def bytes_per_parameter(format_text: str) -> Fraction:
+    """Return what one number of a large matrix costs in a format.
+
+    fp32 4, fp16 2, int8 1 (the scale of a whole row vanishes); blocks of B numbers of b bits
+    b/8 + 4/B, and with zero points b/8/B more.
+
+    Raises:
+        ValueError: The text is no format of known size ("keep" has none of its own).
+    """
+    if format_text in PLAIN_BYTES:
+        return Fraction(PLAIN_BYTES[format_text])
+    match = BLOCK_FORMAT.fullmatch(format_text)
+    if match is None:
+        raise ValueError(f"{format_text!r} is no weight format of known size")
+    bits, size = int(match["bits"]), int(match["size"])
+    number = Fraction(bits, 8)
+    return number + Fraction(SCALE_BYTES, size) + (number / size if match["zero_points"] else 0)
+
+
+def matrix_bytes(format_text: str, rows: int, columns: int) -> int:
+    """Return the exact size of one matrix [rows, columns] in a format, scales included.
+
+    Blocks run along the columns; the last of a row is padded to its full size. Zero points are
+    packed by row and padded to whole bytes. "keep" gives its upper bound.
+    """
+    if format_text == "keep":
+        format_text = LARGEST_KEPT_FORMAT
+    match = BLOCK_FORMAT.fullmatch(format_text)
+    if match is None:
+        scales = rows * SCALE_BYTES if format_text == "int8" else 0
+        return int(bytes_per_parameter(format_text) * rows * columns) + scales
+    bits, size = int(match["bits"]), int(match["size"])
+    blocks = math.ceil(columns / size)
+    zero_points = math.ceil(blocks * bits / 8) if match["zero_points"] else 0
+    return rows * (blocks * size * bits // 8 + blocks * SCALE_BYTES + zero_points)
+
+
+def _role_bytes(shapes: Sequence[Shape], format_text: str) -> int:
+    total = 0
+    for shape in shapes:
+        if len(shape) == 2:
+            total += matrix_bytes(format_text, *shape)
+        else:  # no format has a place for the scales of a vector
+            total += math.prod(shape) * PLAIN_BYTES["fp32"]
+    return total
+
+
+def _in_memory(format_text: str, runtime: str) -> str:
+    return "fp32" if format_text == "fp16" and runtime == "onnx" else format_text
+
+
+def bytes_by_role(model: ModelSize, formats: Mapping[str, str], runtime: str) -> dict[str, int]:
+    """Return the memory of each role's weights, in bytes.
+
+    A tied head costs nothing where it can read the embedding's very bytes: in the same format, and
+    not as int8, whose products want the matrix transposed and so take a copy.
+
+    Args:
+        model: Shapes by role.
+        formats: Format texts by role, "head" always among them.
+        runtime: "onnx" or "tflite".
+    """
+    held = {role: _in_memory(text, runtime) for role, text in formats.items()}
+    sizes = {
+        role: _role_bytes(shapes, held.get(role, "fp32")) for role, shapes in model.shapes.items()
+    }
+    shared = held["head"] == held["embedding"] and not (
+        runtime == "onnx" and held["head"] == "int8"
+    )
+    if model.tied_head and not shared:
+        sizes["head"] = _role_bytes(model.shapes["embedding"], held["head"])
+    return sizes
+
+
+def weights_bytes(model: ModelSize, formats: Mapping[str, str], runtime: str) -> int:
+    """Return the memory of all weights, in bytes; arguments as bytes_by_role."""
+    return sum(bytes_by_role(model, formats, runtime).values())
+
+
+def decode_bytes_per_token(
+    model: ModelSize, formats: Mapping[str, str], runtime: str, *, cached_tokens: int, dtype: str
+) -> int:
+    """Return the bytes that generating one token reads from memory.
+
+    Every weight that is multiplied, once, and the cache as far as it is filled. Of the embedding
+    one row is read, unless the head reads all of it.
+
+    Args:
+        model: Shapes by role.
+        formats: Format texts by role.
+        runtime: "onnx" or "tflite".
+        cached_tokens: Tokens in the cache.
+        dtype: Type of the cache's elements.
+    """
+    sizes = bytes_by_role(model, formats, runtime)
+    if not model.tied_head or "head" in sizes:
+        sizes.pop("embedding", None)
+    return sum(sizes.values()) + cached_tokens * model.cache_bytes_per_token(dtype)

@@ -1,0 +1,196 @@
+"""Checkpoint to bundle, in one readable function.
+
+Workflow: open the checkpoint, settle a plan, refuse what does not fit, build the graph while
+weights stream through the quantizer into the weights file, describe it all in the manifest, hold
+the result against the reference, publish. Everything happens in a temporary folder that is renamed
+at the end: an export that fails leaves nothing behind, and an older bundle stays as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgewise.common.errors import EdgewiseError
+from edgewise.common.files import folder_written_atomically, write_atomically
+from edgewise.common.version import VERSION
+from edgewise.exporter.budget import check_fit
+from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
+from edgewise.exporter.description import (
+    describe,
+    sampling_defaults,
+    special_tokens,
+    tokenizer_config,
+)
+from edgewise.exporter.genai_config import genai_config
+from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.verify import MOST_TOKENS, Verification, failure, verify
+from edgewise.firmware_profiles import Profile, load_profile
+from edgewise.runtime.bundle import (
+    MANIFEST_NAME,
+    Bundle,
+    BundleFile,
+    describe_file,
+    open_bundle,
+    write_manifest,
+)
+
+Progress = Callable[[str, int, int], None]
+"""Told what happens: the stage, steps done, steps in all."""
+
+GRAPH_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+FILES = (
+    ("graph", GRAPH_FILE),
+    ("weights", WEIGHTS_FILE),
+    ("tokenizer", "tokenizer.json"),
+    ("tokenizer_config", "tokenizer_config.json"),
+    ("chat_template", "chat_template.jinja"),
+    ("genai_config", "genai_config.json"),
+)
+
+
+class OutputError(EdgewiseError):
+    """The output folder holds something that an export must not replace."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export made."""
+
+    bundle: Bundle
+    plan: ExportPlan
+    verification: Verification | None
+
+
+def export(
+    checkpoint: str,
+    *,
+    profile: str | Profile,
+    output: str | Path,
+    runtime: str | None = None,
+    recipe: str | None = None,
+    context_length: int | None = None,
+    revision: str | None = None,
+    verification: bool = True,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Export a checkpoint for a board.
+
+    Args:
+        checkpoint: A Hugging Face folder, a GGUF file, ``package:NAME`` or a Hub id.
+        profile: A profile, or the name of one.
+        output: The bundle's folder. An older bundle there is replaced; anything else is refused.
+        runtime: "onnx", or None for the profile's choice.
+        recipe: A recipe's text, or None for the profile's choice.
+        context_length: Tokens of cache, or None for the most that model and profile allow.
+        revision: Branch, tag or commit of a Hub id.
+        verification: Hold the graph against the reference before publishing.
+        force: Publish even what does not fit the board or misses the gate; the figures are kept.
+        progress: Told of each stage.
+
+    Returns:
+        The published bundle and its figures.
+
+    Raises:
+        EdgewiseError: Something given can not be used; nothing was published.
+    """
+    report = progress if progress is not None else _silent
+    board = load_profile(profile) if isinstance(profile, str) else profile
+    folder = Path(output)
+    _check_output(folder)
+    with open_checkpoint(checkpoint, revision=revision, progress=report) as opened:
+        plan = make_plan(
+            opened, board, runtime=runtime, recipe=recipe, context_length=context_length
+        )
+        if not force:
+            check_fit(plan)
+        with folder_written_atomically(folder) as temporary:
+            build(opened, plan, temporary, report)
+            _write_texts(opened, plan, temporary)
+            manifest = describe(opened, plan, _measured_files(temporary))
+            write_manifest(temporary, manifest)
+            figures = None
+            if verification:
+                report("verify", 0, 1)
+                figures = _verified(opened, plan, temporary)
+                report("verify", 1, 1)
+                if not figures.passed and not force:
+                    raise failure(figures, str(plan.recipe))
+                write_manifest(temporary, replace(manifest, verification=figures.as_manifest()))
+            report("publish", 0, 1)
+    bundle = open_bundle(folder)
+    report("publish", 1, 1)
+    return ExportReport(bundle, plan, figures)
+
+
+def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
+    """Write the graph and its weights into a folder."""
+    from edgewise.exporter.graph.onnx_builder import OnnxBuilder  # noqa: PLC0415 - loads onnx
+    from edgewise.exporter.graph.onnx_weights import WeightFile  # noqa: PLC0415 - loads onnx
+
+    seen: set[str] = set()
+
+    def visited(name: str) -> None:
+        seen.add(name)
+        progress("export", len(seen), len(plan.tensors))
+
+    with WeightFile(folder / WEIGHTS_FILE) as weights:
+        builder = OnnxBuilder(weights, plan.recipe, plan.context_length)
+        plan.forward(builder, checkpoint, visited)
+        model = builder.finish(VERSION)
+    write_atomically(folder / GRAPH_FILE, model.SerializeToString())
+
+
+def _verified(checkpoint: Checkpoint, plan: ExportPlan, folder: Path) -> Verification:
+    from edgewise.firmware_profiles import physical_cores  # noqa: PLC0415 - reads the machine
+    from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415 - loads onnxruntime
+
+    capacity = min(MOST_TOKENS, plan.context_length)
+    backend = OnnxBackend(open_bundle(folder), threads=physical_cores(), capacity=capacity)
+    try:
+        return verify(checkpoint, plan, backend)
+    finally:
+        backend.close()
+
+
+def _write_texts(checkpoint: Checkpoint, plan: ExportPlan, folder: Path) -> None:
+    files = checkpoint.tokenizer
+    texts = {
+        "tokenizer.json": files.tokenizer_json.encode(),
+        "tokenizer_config.json": tokenizer_config(files),
+        "genai_config.json": genai_config(
+            plan,
+            special_tokens(files),
+            sampling_defaults(checkpoint.generation),
+            GRAPH_FILE,
+        ),
+    }
+    if files.chat_template is not None:
+        texts["chat_template.jinja"] = files.chat_template.encode()
+    for name, content in texts.items():
+        write_atomically(folder / name, content)
+
+
+def _measured_files(folder: Path) -> tuple[BundleFile, ...]:
+    return tuple(
+        describe_file(folder, role, name) for role, name in FILES if (folder / name).exists()
+    )
+
+
+def _check_output(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"the output {folder} is a file; give a folder for the bundle")
+    if any(folder.iterdir()) and not (folder / MANIFEST_NAME).exists():
+        raise OutputError(
+            f"the output {folder} holds files but no bundle, and an export would replace it; "
+            "give an empty or a new folder"
+        )
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report to nobody."""

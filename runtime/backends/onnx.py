@@ -1,0 +1,162 @@
+"""The onnxruntime back end: the one module that imports onnxruntime.
+
+Workflow: the keys and values of all slots lie in two arrays a layer, allocated once; every step
+binds the rows it works on as both past and present, so that GroupQueryAttention writes new
+positions in place and nothing is copied. What repeats from step to step is bound once and kept.
+
+Rules: the pages of an allocation are taken from the system as positions are written, so a long
+context costs nothing before it is used; the logits that a step returns are valid until the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.bundle import Bundle
+
+_ERRORS_ONLY = 3  # onnxruntime's logging severity
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+LOGITS = "logits"
+
+
+class OnnxBackend:
+    """Fulfils ``Backend`` with an onnxruntime session."""
+
+    def __init__(self, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> None:
+        """Load the graph and lay out the cache.
+
+        Args:
+            bundle: An opened bundle with ``runtime`` "onnx".
+            threads: Threads that compute one step.
+            slots: Sequences that can be held at once.
+            capacity: Tokens that each slot can hold.
+
+        Raises:
+            BackendError: onnxruntime can not load the graph.
+        """
+        manifest = bundle.manifest
+        layout = manifest.cache
+        self.slots = slots
+        self.capacity = capacity
+        self.vocabulary_size = manifest.vocabulary_size
+        self._session = _load_session(bundle, threads)
+        shape = (slots, layout.key_value_heads, capacity, layout.head_size)
+        self._past_names: list[str] = []
+        self._present_names: list[str] = []
+        self._cache: list[NDArray[np.float32]] = []
+        for layer in range(layout.layers):
+            for past, present in (
+                (layout.past_key_name, layout.present_key_name),
+                (layout.past_value_name, layout.present_value_name),
+            ):
+                self._past_names.append(past.format(layer=layer))
+                self._present_names.append(present.format(layer=layer))
+                self._cache.append(np.zeros(shape, np.float32))
+        self._mask = np.ones((1, capacity), np.int64)
+        self._bindings: dict[tuple[int, int], _RowsBinding] = {}
+
+    def step(
+        self,
+        first_slot: int,
+        token_ids: NDArray[np.int64],
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.float32]:
+        """See ``Backend``."""
+        rows, new_tokens = token_ids.shape
+        if counts is not None and new_tokens > 1 and past_lengths.any() and rows > 1:
+            # The graph takes right padding in a first pass alone: these rows go one by one.
+            logits = [
+                self.step(
+                    first_slot + row,
+                    token_ids[row : row + 1, : counts[row]],
+                    past_lengths[row : row + 1],
+                ).copy()
+                for row in range(rows)
+            ]
+            return np.concatenate(logits)
+        binding = self._rows_binding(first_slot, rows)
+        if rows == 1:
+            total = int(past_lengths[0]) + (new_tokens if counts is None else int(counts[0]))
+            mask = self._mask[:, :total]
+            token_ids = token_ids[:, : total - int(past_lengths[0])]
+        else:
+            totals = past_lengths + (new_tokens if counts is None else counts)
+            mask = (np.arange(totals.max()) < totals[:, None]).astype(np.int64)
+        return binding.run(token_ids, mask)
+
+    def close(self) -> None:
+        """Give the session's and the cache's memory back."""
+        self._bindings.clear()
+        self._cache.clear()
+        del self._session
+
+    def _rows_binding(self, first_slot: int, rows: int) -> _RowsBinding:
+        key = (first_slot, rows)
+        if key not in self._bindings:
+            self._bindings[key] = _RowsBinding(
+                self._session,
+                self._past_names,
+                self._present_names,
+                [layer[first_slot : first_slot + rows] for layer in self._cache],
+                self.vocabulary_size,
+            )
+        return self._bindings[key]
+
+
+class _RowsBinding:
+    """Everything bound once for one run of neighbouring slots."""
+
+    def __init__(
+        self,
+        session: Any,
+        past_names: Sequence[str],
+        present_names: Sequence[str],
+        cache: Sequence[NDArray[np.float32]],
+        vocabulary_size: int,
+    ) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._logits = np.empty((len(cache[0]), 1, vocabulary_size), np.float32)
+        for past, present, rows in zip(past_names, present_names, cache, strict=True):
+            # Wraps the array's own memory: past and present are the same bytes.
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(rows)
+            self._binding.bind_ortvalue_input(past, value)
+            self._binding.bind_ortvalue_output(present, value)
+        self._binding.bind_ortvalue_output(
+            LOGITS, onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
+        )
+
+    def run(self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        self._binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(token_ids))
+        self._binding.bind_cpu_input(ATTENTION_MASK, mask)
+        self._session.run_with_iobinding(self._binding)
+        return self._logits[:, 0]
+
+
+def _load_session(bundle: Bundle, threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Weights need not pass through the arena, which would keep what it once took.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    available = set(onnxruntime.get_available_providers())
+    providers = [name for name in bundle.manifest.execution_providers if name in available]
+    if "CPUExecutionProvider" not in providers:
+        providers.append("CPUExecutionProvider")
+    try:
+        return onnxruntime.InferenceSession(str(bundle.file("graph")), options, providers=providers)
+    except Exception as error:  # onnxruntime raises a class of its own for each cause
+        raise BackendError(
+            f"onnxruntime {onnxruntime.__version__} can not load {bundle.file('graph').name} of "
+            f"{bundle.path.name}: {error}. Export the model again, or upgrade onnxruntime to "
+            f"{bundle.manifest.minimum_versions.get('onnxruntime', 'the newest release')}."
+        ) from error

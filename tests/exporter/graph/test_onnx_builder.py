@@ -1,0 +1,264 @@
+"""ONNX graphs, run by onnxruntime through the runtime's own back end, against the reference."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from tiny_checkpoint import CASES, ArraySource, TinyModel, load_case
+
+from edgewise.exporter.graph.numpy_builder import NumpyBuilder
+from edgewise.exporter.graph.onnx_builder import OnnxBuilder
+from edgewise.exporter.graph.onnx_weights import WeightFile
+from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.exporter.quantize.streaming import quantize_tensors
+from edgewise.runtime.backends.onnx import OnnxBackend
+from edgewise.runtime.manifest import CacheLayout
+
+CONTEXT = 128
+TOLERANCE = 1e-4
+
+
+def build(model: TinyModel, folder: Path, recipe: str) -> onnx.ModelProto:
+    folder.mkdir(exist_ok=True)
+    with WeightFile(folder / "model.onnx.data") as weights:
+        builder = OnnxBuilder(weights, Recipe.parse(recipe), CONTEXT)
+        model.forward(builder)
+        graph = builder.finish("test")
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    return graph
+
+
+def load(model: TinyModel, folder: Path, slots: int = 2) -> OnnxBackend:
+    configuration = model.configuration
+    manifest = SimpleNamespace(
+        cache=CacheLayout(
+            configuration.layers,
+            configuration.key_value_heads,
+            configuration.head_size,
+            "float32",
+        ),
+        vocabulary_size=configuration.vocabulary_size,
+        execution_providers=("CPUExecutionProvider",),
+        minimum_versions={},
+    )
+    bundle = SimpleNamespace(
+        path=folder, file=lambda role: {"graph": folder / "model.onnx"}[role], manifest=manifest
+    )
+    return OnnxBackend(bundle, threads=1, slots=slots, capacity=CONTEXT)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(request, tmp_path_factory):
+    """A case, its fp32 graph loaded with two slots, and what transformers computes."""
+    case = load_case(request.param)
+    model = TinyModel(case)
+    folder = tmp_path_factory.mktemp(case.name)
+    build(model, folder, "fp32")
+    backend = load(model, folder)
+    yield case, backend, case.expected_logits()
+    backend.close()
+
+
+def step(backend, slot, ids, past):
+    return backend.step(slot, np.asarray([ids]), np.asarray([past], np.int32))[0].copy()
+
+
+def test_one_pass_equals_transformers(exported):
+    case, backend, expected = exported
+    for slot, sequence in enumerate(case.sequences):
+        actual = step(backend, slot, sequence, 0)
+        assert np.abs(actual - expected[slot][-1]).max() < TOLERANCE
+
+
+def test_cached_steps_equal_transformers(exported):
+    case, backend, expected = exported
+    sequence = case.sequences[0]
+    assert np.abs(step(backend, 1, sequence[:5], 0) - expected[0][4]).max() < TOLERANCE
+    for position in range(5, len(sequence)):
+        actual = step(backend, 1, sequence[position : position + 1], position)
+        assert np.abs(actual - expected[0][position]).max() < TOLERANCE
+
+
+def test_a_chunked_prompt_equals_transformers(exported):
+    case, backend, expected = exported
+    sequence, at = case.sequences[0], 0
+    for size in (8, 1, 9, len(sequence) - 18):
+        actual = step(backend, 0, sequence[at : at + size], at)
+        at += size
+        assert np.abs(actual - expected[0][at - 1]).max() < TOLERANCE
+
+
+def test_a_batch_of_different_lengths_equals_transformers(exported):
+    case, backend, expected = exported
+    prompts = [sequence[:-3] for sequence in case.sequences]
+    counts = np.asarray([len(prompt) for prompt in prompts], np.int32)
+    padded = np.zeros((2, counts.max()), np.int64)
+    for row, prompt in enumerate(prompts):
+        padded[row, : len(prompt)] = prompt
+    logits = backend.step(0, padded, np.zeros(2, np.int32), counts).copy()
+    for step_index in range(3):
+        for row in range(2):
+            reference = expected[row][counts[row] - 1 + step_index]
+            assert np.abs(logits[row] - reference).max() < TOLERANCE
+        tokens = [[case.sequences[row][counts[row] + step_index]] for row in range(2)]
+        past = (counts + step_index).astype(np.int32)
+        logits = backend.step(0, np.asarray(tokens), past).copy()
+
+
+def test_ragged_chunks_behind_a_past_equal_transformers(exported):
+    case, backend, expected = exported
+    for row in range(2):
+        step(backend, row, case.sequences[row][:4], 0)
+    chunk = np.asarray([case.sequences[0][4:9], [*case.sequences[1][4:7], 0, 0]])
+    logits = backend.step(0, chunk, np.asarray([4, 4], np.int32), np.asarray([5, 3], np.int32))
+    assert np.abs(logits[0] - expected[0][8]).max() < TOLERANCE
+    assert np.abs(logits[1] - expected[1][6]).max() < TOLERANCE
+
+
+def test_a_shorter_past_forgets_what_was_behind_it(exported):
+    case, backend, expected = exported
+    sequence = case.sequences[0]
+    step(backend, 0, sequence, 0)
+    step(backend, 0, [7, 8, 9], 6)  # another continuation, then the first again
+    actual = step(backend, 0, sequence[6:10], 6)
+    assert np.abs(actual - expected[0][9]).max() < TOLERANCE
+
+
+class Dequantized(TinyModel):
+    """The same model over the numbers that a recipe's stored weights stand for."""
+
+    def __init__(self, case, recipe):
+        super().__init__(case)
+        self.recipe = Recipe.parse(recipe)
+
+    def weight(self, name):
+        plain = super().weight(name)
+        if plain.role in ("norm", "bias"):
+            return plain
+        return _dequantized(plain, self.recipe)
+
+
+@dataclass(frozen=True)
+class DequantizedWeight(Weight):
+    plain: Weight
+    recipe: Recipe
+
+    def with_role(self, role):
+        return _dequantized(self.plain.with_role(role), self.recipe)
+
+
+def _dequantized(plain, recipe):
+    form = recipe.format_for(plain.role)
+    quantized = quantize_tensors([plain.source], form)
+    if quantized is not None:
+        array = quantized.dequantize()
+    else:
+        array = plain.source.array.astype(np.float16 if form.kind == "float16" else np.float32)
+    source = ArraySource(array.astype(np.float32))
+    return DequantizedWeight(plain.name, plain.role, source, plain, recipe)
+
+
+EXACT_RECIPES = [
+    "fp16",
+    "int4-block32,activations=float32",
+    "int4-block32-asymmetric,activations=float32",
+    "int4-block64,activations=float32",
+    "int8-block32,activations=float32",
+    "int8-block32-asymmetric,activations=float32",
+    "fp32,embedding=int8-block32",
+    "fp32,embedding=int8",
+    "fp32,mlp=int4-block32,head=int8-block64,activations=float32",
+]
+
+
+@pytest.mark.parametrize(
+    "name", ["llama_tied_wide_head", "llama_multi_head_biases", "qwen2_untied"]
+)
+@pytest.mark.parametrize("recipe", EXACT_RECIPES)
+def test_stored_weights_are_computed_with_exactly(tmp_path, name, recipe):
+    """With float32 activations the graph's only difference from fp32 is what was rounded."""
+    case = load_case(name)
+    build(TinyModel(case), tmp_path, recipe)
+    backend = load(TinyModel(case), tmp_path)
+    reference = NumpyBuilder(np.asarray([case.sequences[0]]))
+    Dequantized(case, recipe).forward(reference)
+    actual = step(backend, 0, case.sequences[0], 0)
+    assert np.abs(actual - reference.logits[0, -1]).max() < TOLERANCE
+
+
+# Largest relative error of the logits by int8 activations, measured at 0.06 and below.
+ACTIVATION_ERROR = 0.15
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-block32", "int4-block32", "int4,head=int8"])
+def test_int8_activations_stay_near_the_stored_weights(tmp_path, recipe):
+    case = load_case("qwen2_untied")
+    build(TinyModel(case), tmp_path, recipe)
+    backend = load(TinyModel(case), tmp_path)
+    reference = NumpyBuilder(np.asarray([case.sequences[0]]))
+    Dequantized(case, recipe).forward(reference)
+    expected = reference.logits[0, -1]
+    actual = step(backend, 0, case.sequences[0], 0)
+    error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+    assert error < ACTIVATION_ERROR
+
+
+def test_int8_rows_do_not_depend_on_their_neighbours(tmp_path):
+    """Scales are taken per token: an outlier in another row must not change this one."""
+    case = load_case("qwen2_untied")
+    model = TinyModel(case)
+    build(model, tmp_path, "int8")
+    backend = load(model, tmp_path)
+    short = case.sequences[1]
+    alone = step(backend, 0, short, 0)
+    padded = np.asarray([[*short], case.sequences[0][: len(short)]])
+    together = backend.step(0, padded, np.zeros(2, np.int32))[0]
+    assert np.array_equal(alone, together)
+
+
+def test_a_tied_head_and_its_embedding_are_the_same_bytes(tmp_path):
+    model = TinyModel(load_case("llama_tied_wide_head"))
+    graph = build(model, tmp_path, "int8-block32")
+    places = {
+        tensor.name: {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in graph.graph.initializer
+        if tensor.external_data
+    }
+    head, rows = (
+        places["model.embed_tokens.int8-block32"],
+        places["model.embed_tokens.int8-block32.rows"],
+    )
+    assert head == rows
+
+
+def test_tensors_lie_aligned_and_apart(tmp_path):
+    model = TinyModel(load_case("llama_tinyllama_ratio"))
+    graph = build(model, tmp_path, "int4")
+    spans = set()
+    for tensor in graph.graph.initializer:
+        if tensor.external_data:
+            entry = {item.key: item.value for item in tensor.external_data}
+            offset, length = int(entry["offset"]), int(entry["length"])
+            assert offset % (4096 if length >= 4096 else 64) == 0
+            spans.add((offset, offset + length))
+    ordered = sorted(spans)
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(ordered))
+    assert ordered[-1][1] <= (tmp_path / "model.onnx.data").stat().st_size
+
+
+def test_names_are_those_of_onnxruntime_genai(tmp_path):
+    graph = build(TinyModel(load_case("qwen2_tied")), tmp_path, "fp32").graph
+    inputs = {item.name for item in graph.input}
+    outputs = {item.name for item in graph.output}
+    layers = range(3)
+    assert inputs == {"input_ids", "attention_mask"} | {
+        f"past_key_values.{layer}.{part}" for layer in layers for part in ("key", "value")
+    }
+    assert outputs == {"logits"} | {
+        f"present.{layer}.{part}" for layer in layers for part in ("key", "value")
+    }
