@@ -164,7 +164,8 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     physical = len(identified) or logical
     names = [_core_name(block) for block in processors]
     little = sum(name in LITTLE_CORES for name in names)
-    big = physical - little if 0 < little < len(names) else physical
+    # Old vendor kernels name only one core: then nothing is known of the others.
+    big = physical - little if all(names) and 0 < little < len(names) else physical
     return CpuInfo(
         model=_model(names, shared),
         features=features,

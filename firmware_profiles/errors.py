@@ -19,19 +19,24 @@ class ProfileError(EdgewiseError):
         self.problems = tuple(problems) or (message,)
 
 
-def refuse_if_any(subject: str, problems: Sequence[str]) -> None:
-    """Raise one ProfileError that names every problem, or return when there is none.
+def refusal(subject: str, problems: Sequence[str]) -> ProfileError:
+    """Make one error that names every problem.
 
     Args:
         subject: What the problems are about, as "raspberry_pi_5.toml" or "cpu".
-        problems: One sentence each, without a full stop.
+        problems: One sentence each, without a full stop; at least one.
+    """
+    if len(problems) == 1:
+        return ProfileError(f"{subject}: {problems[0]}.", problems)
+    listed = "".join(f"\n  - {problem}" for problem in problems)
+    return ProfileError(f"{subject}: {len(problems)} problems:{listed}", problems)
+
+
+def refuse_if_any(subject: str, problems: Sequence[str]) -> None:
+    """Raise the refusal of all problems, or return when there is none.
 
     Raises:
         ProfileError: There is at least one problem.
     """
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise ProfileError(f"{subject}: {problems[0]}.", problems)
-    listed = "".join(f"\n  - {problem}" for problem in problems)
-    raise ProfileError(f"{subject}: {len(problems)} problems:{listed}", problems)
+    if problems:
+        raise refusal(subject, problems)

@@ -16,6 +16,10 @@ from edgewise.firmware_profiles.machine import Machine
 from edgewise.firmware_profiles.profile import MEBIBYTE, Profile
 from edgewise.firmware_profiles.vocabulary import USERLAND_ISA
 
+# What the kernel calls its memory is less than what is soldered on: firmware, GPU and the kernel
+# itself keep up to a fifth (a Raspberry Pi Zero 2 W reports 81% of its 512 MiB).
+LEAST_SHARE_SEEN = 0.78
+
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text))
@@ -64,11 +68,12 @@ def misfits(profile: Profile, machine: Machine) -> tuple[str, ...]:
 
 
 def _with_fitting_variant(profile: Profile, machine: Machine) -> Profile:
-    """Choose the largest RAM variant whose usable memory the machine has, else the smallest."""
+    """Choose the largest variant that the machine can be and has memory for, or the smallest."""
     fitting = [
         variant.name
         for variant in profile.memory.variants
-        if variant.usable_bytes <= machine.memory_bytes
+        if variant.ram_bytes * LEAST_SHARE_SEEN <= machine.memory_total_bytes
+        and variant.usable_bytes <= machine.memory_bytes
     ]
     return profile.with_variant(fitting[-1] if fitting else profile.memory.variants[0].name)
 

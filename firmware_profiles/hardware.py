@@ -57,9 +57,7 @@ class Cpu:
                 )
             need = FEATURE_NEEDS.get(feature)
             if need is not None and need not in self.features:
-                problems.append(
-                    f"feature {feature!r} without {need!r} exists in no CPU; add {need!r}"
-                )
+                problems.append(f"feature {feature!r} exists in no CPU without {need!r}; add it")
         if self.cores.big < 1 or self.cores.little < 0:
             problems.append(
                 f"cores: {self.cores.big} big and {self.cores.little} little; "

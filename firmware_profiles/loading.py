@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgewise.firmware_profiles.errors import ProfileError, refuse_if_any
+from edgewise.firmware_profiles.errors import ProfileError, refusal, refuse_if_any
 from edgewise.firmware_profiles.hardware import (
     Accelerator,
     Cores,
@@ -159,8 +159,7 @@ def parse_profile(content: Mapping[str, Any], *, subject: str) -> Profile:
             threads=content["threads"],
         )
     except ProfileError as error:
-        refuse_if_any(subject, error.problems)
-        raise
+        raise refusal(subject, error.problems) from error
 
 
 def _faults(label: str, make: Callable[[], object]) -> list[str]:

@@ -86,6 +86,8 @@ class RuntimeChoice:
             problems.append(f"execution_providers must end with {LAST_PROVIDER[self.name]!r}")
         if self.overhead_bytes < 1:
             problems.append("overhead_bytes must be positive")
+        if not self.recipe.name_is_used:
+            problems.append(f"recipe: name {self.recipe.name!r} is the format of no role")
         refuse_if_any(f"runtimes.{self.name}", problems)
 
 

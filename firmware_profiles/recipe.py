@@ -61,14 +61,14 @@ class RecipeChoice:
         ]
         if self.activations not in ACTIVATIONS:
             problems.append(unknown("activations", self.activations, ACTIVATIONS))
-        if not problems and not any(
-            text == self.name or text.startswith(f"{self.name}-") for text in self.formats.values()
-        ):
-            problems.append(f"name {self.name!r} is the format of no role")
-        if self.activations == "int8" and all(
-            self.formats[role] in {"fp32", "fp16"} for role in MULTIPLIED_ROLES
-        ):
+        multiplied = {self.formats[role] for role in MULTIPLIED_ROLES}
+        if self.activations == "int8" and multiplied <= {"fp32", "fp16"}:
             problems.append("activations 'int8' meet no integer weights; write 'float32'")
+        if self.activations == "float32" and "int8" in multiplied <= {"fp32", "fp16", "int8"}:
+            problems.append(
+                "activations 'float32' contradict the format int8, whose products take int8 "
+                "activations; write 'int8' or use int8-block32"
+            )
         refuse_if_any("recipe", problems)
 
     @classmethod
@@ -81,14 +81,38 @@ class RecipeChoice:
         """Format texts by role, in the order embedding, attention, mlp, head."""
         return {role: str(getattr(self, role)) for role in ROLES}
 
+    @property
+    def name_is_used(self) -> bool:
+        """Whether at least one role is stored as the name says."""
+        return any(
+            text == self.name or text.startswith(f"{self.name}-") for text in self.formats.values()
+        )
+
+    @property
+    def default_activations(self) -> str:
+        """What the exporter's grammar takes activations to be where a text does not say."""
+        multiplied = [self.formats[role] for role in MULTIPLIED_ROLES]
+        integer = any(text.startswith("int") for text in multiplied)
+        return "int8" if integer and "keep" not in multiplied else "float32"
+
     def __str__(self) -> str:
-        """Write the recipe as the text that ``--recipe`` takes, every role spelled out."""
-        roles = ",".join(f"{role}={text}" for role, text in self.formats.items())
-        return f"{self.name},{roles},activations={self.activations}"
+        """Write the recipe as a text that ``--recipe`` takes, without what goes without saying."""
+        texts = set(self.formats.values())
+        base = texts.pop() if len(texts) == 1 else self.name
+        base_format = "int4-block32" if base == "int4" else base
+        parts = [base]
+        parts += [f"{role}={text}" for role, text in self.formats.items() if text != base_format]
+        if self.activations != self.default_activations:
+            parts.append(f"activations={self.activations}")
+        return ",".join(parts)
 
 
 def _problems_on_onnx(recipe: RecipeChoice, features: Collection[str]) -> list[str]:
-    blocks = [role for role in MULTIPLIED_ROLES if "-block" in recipe.formats[role]]
+    blocks = [
+        role
+        for role in MULTIPLIED_ROLES
+        if "-block" in recipe.formats[role] or recipe.formats[role] == "keep"
+    ]
     if recipe.activations == "int8" and blocks and not INTEGER_DOT_FEATURES & set(features):
         problem = (
             f"{' and '.join(blocks)} in blocks with int8 activations need one of "
