@@ -19,7 +19,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from edgewise.device.backoff import Backoff
 from edgewise.device.broker_address import BrokerAddress, TlsFiles
@@ -40,6 +39,7 @@ from edgewise.device.transport import (
     LinkLostError,
     NoAnswerError,
     ProtocolRefusedError,
+    Subscription,
     Welcome,
 )
 
@@ -51,25 +51,6 @@ FALL_BACK_SECONDS = 2.5  # a broker that only knows 3.1.1 may wait for ever for 
 SUBSCRIBE_SECONDS = 10.0
 PUMP_SECONDS = 1.0  # the longest sleep, so that keep-alive is served
 STABLE_SECONDS = 10.0  # a link that lived this long starts the delays from the beginning again
-
-
-@dataclass
-class Subscription:
-    """A topic filter to receive.
-
-    Attributes:
-        topic_filter: The filter.
-        qos: The highest QoS to deliver with.
-        skip_retained: Leave out what the broker has kept.
-        required: Whether the connection is of no use without it.
-        refusal: Why the broker did not grant it, at the last try.
-    """
-
-    topic_filter: str
-    qos: int = 1
-    skip_retained: bool = False
-    required: bool = True
-    refusal: str | None = None
 
 
 def _ignore_message(_message: Incoming) -> None:
