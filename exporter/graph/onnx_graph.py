@@ -67,6 +67,15 @@ class OnnxGraph:
         self._edges.add(output)
         return output
 
+    def rename(self, edge: str, name: str) -> None:
+        """Give the edge that the last node made another name; nothing may read it yet."""
+        last = self.nodes[-1]
+        if list(last.output) != [edge]:
+            raise ValueError(f"{edge!r} is not what the last node gives, {list(last.output)}")
+        last.output[0] = name
+        self._edges.discard(edge)
+        self._edges.add(name)
+
     def constant(self, name: str, array: NDArray[np.generic]) -> str:
         """Add an initializer once, inline or in the weights file by its size."""
         if name not in self._initializers:
