@@ -96,13 +96,14 @@ class OnnxGraph:
         return str(proto.name)
 
     def to_model(self, producer_version: str) -> onnx.ModelProto:
-        """Put the model together."""
+        """Put the model together; an initializer that no node reads is left out."""
+        read = {name for node in self.nodes for name in node.input}
         graph = helper.make_graph(
             self.nodes,
             "decoder",
             list(self._inputs.values()),
             list(self._outputs.values()),
-            list(self._initializers.values()),
+            [proto for name, proto in self._initializers.items() if name in read],
         )
         return helper.make_model(
             graph,
