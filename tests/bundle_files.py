@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
+
 from edgewise.common.files import sha256_of_file
 
 
@@ -21,3 +23,14 @@ def change_json(path: Path, **changes: object) -> None:
     """Change fields of a JSON file; None takes one away."""
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+def places_of(graph: onnx.GraphProto) -> set[tuple[int, int]]:
+    """Return where in the weights file each tensor begins and ends; shared bytes once."""
+    places = set()
+    for tensor in graph.initializer:
+        if tensor.external_data:
+            entry = {item.key: item.value for item in tensor.external_data}
+            start = int(entry["offset"])
+            places.add((start, start + int(entry["length"])))
+    return places

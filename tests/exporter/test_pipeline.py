@@ -6,7 +6,7 @@ import shutil
 
 import onnx
 import pytest
-from bundle_files import change_json, tree
+from bundle_files import change_json, places_of, tree
 from reference_model import greedy, reference
 from tiny_checkpoint import load_case
 
@@ -218,15 +218,3 @@ def test_no_byte_of_the_weights_is_left_unread(tiny_folder, tmp_path, name, reci
         assert end <= start < end + PAGE  # nothing but padding between
         end = stop
     assert end == report.bundle.file("weights").stat().st_size
-
-
-def places_of(graph: onnx.GraphProto) -> set[tuple[int, int]]:
-    """Return where in the weights file each tensor begins and ends; shared bytes once."""
-    places = set()
-    for tensor in graph.initializer:
-        if tensor.external_data:
-            entry = {
-                item.key: int(item.value) for item in tensor.external_data if item.key != "location"
-            }
-            places.add((entry["offset"], entry["offset"] + entry["length"]))
-    return places
