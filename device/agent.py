@@ -31,6 +31,7 @@ from edgewise.device.job import WaitingLine
 from edgewise.device.ledger import Ledger, MemoryLedger
 from edgewise.device.messages import MAX_REQUEST_BYTES
 from edgewise.device.outbox import Outgoing
+from edgewise.device.presence import Presence
 from edgewise.device.replier import Replier
 from edgewise.device.tally import Tally
 from edgewise.device.text_generator import TextGenerator, describe_model, describe_versions
@@ -96,7 +97,7 @@ class Agent:
         self._warden = Warden(
             self._active,
             on_deadline=lambda job: self._intake.settle(job, "timeout"),
-            on_interval=self._announce_health,
+            on_interval=self._on_interval,
             interval_seconds=self.settings.health_interval_seconds,
         )
         self._intake = Intake(
@@ -108,6 +109,13 @@ class Agent:
             tally=self._tally,
             replier=Replier(self._connection.publish, chunk_qos=self.settings.chunk_qos),
             on_new_deadline=self._warden.look_again,
+        )
+        self._presence = Presence(
+            self.topics,
+            self.session,
+            publish=self._publish_status,
+            announce=self._announce,
+            on_superseded=self._connection.retire,
         )
         self._stop_wanted = threading.Event()
         self._stopped = False
@@ -132,14 +140,27 @@ class Agent:
                 will=will,
             ),
             protocol=protocol,
-            subscriptions=[Subscription(self.topics.request_filter, qos=1, skip_retained=True)],
+            subscriptions=[
+                Subscription(self.topics.request_filter, qos=1, skip_retained=True),
+                Subscription(self.topics.status, qos=1),
+            ],
             tls=tls,
             on_message=self._on_message,
-            on_ready=self._announce,
+            on_ready=self._on_ready,
+            on_lost=self._on_lost,
         )
 
     def _on_message(self, message: Incoming) -> None:
-        self._intake.handle(message)
+        if message.topic == self.topics.status:
+            self._presence.on_status(message)
+        else:
+            self._intake.handle(message)
+
+    def _on_ready(self) -> None:
+        self._presence.on_ready()
+
+    def _on_lost(self) -> None:
+        self._presence.on_lost()
 
     def __enter__(self) -> Agent:
         self.start()
@@ -229,14 +250,12 @@ class Agent:
             if job_that_runs is not None:
                 self._intake.settle(job_that_runs, "interrupted")
         self._warden.stop()
-        if self._connection.ready:
-            self._publish(self.topics.status, Status("offline", self.session).encode(), STATUS)
+        self._presence.leave()
         self._connection.close()
 
     # Announcements
 
     def _announce(self) -> None:
-        self._publish(self.topics.status, Status("online", self.session).encode(), STATUS)
         info = Info(
             device=self.topics.device,
             session=self.session,
@@ -253,6 +272,13 @@ class Agent:
         )
         self._publish(self.topics.info, info.encode(), INFO)
         self._announce_health()
+
+    def _publish_status(self, status: Status) -> None:
+        self._publish(self.topics.status, status.encode(), STATUS)
+
+    def _on_interval(self) -> None:
+        if self._connection.ready:
+            self._announce_health()
 
     def _announce_health(self) -> None:
         counts = self._tally.counts

@@ -44,7 +44,7 @@ from edgewise.runtime.options import GenerationOptions
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
-DISCOVERY_SECONDS = 2.0  # in which the broker sends the retained status of every agent
+DISCOVERY_SECONDS = 1.0  # in which the broker sends the retained status of every agent
 SESSION_EXPIRY_SECONDS = 60  # how long replies are kept while the connection is down (MQTT 5)
 
 
@@ -259,6 +259,7 @@ class Requester:
             return dict(self._statuses)
 
     def _find_agent(self, device: str) -> None:
+        """Raise if the agent is known to be away; no status at all may mean we must not read it."""
         if self._status_subscription.refusal is not None:
             return
         with self._changed:
@@ -268,7 +269,8 @@ class Requester:
             )
             status = self._statuses.get(device)
             online = [name for name, other in self._statuses.items() if other.state == "online"]
-        if status is not None and status.state == "online":
+            readable = bool(self._statuses)
+        if not readable or (status is not None and status.state == "online"):
             return
         known = f"Online: {', '.join(sorted(online)[:20])}." if online else "None is online."
         what = "is offline" if status is not None else "has never been seen on this broker"
