@@ -143,6 +143,7 @@ class Agent:
             subscriptions=[
                 Subscription(self.topics.request_filter, qos=1, skip_retained=True),
                 Subscription(self.topics.status, qos=1),
+                Subscription(self.topics.info, qos=1),
             ],
             tls=tls,
             on_message=self._on_message,
@@ -153,6 +154,8 @@ class Agent:
     def _on_message(self, message: Incoming) -> None:
         if message.topic == self.topics.status:
             self._presence.on_status(message)
+        elif message.topic == self.topics.info:
+            self._presence.on_info(message)
         else:
             self._intake.handle(message)
 

@@ -84,9 +84,11 @@ class Intake:
     def handle(self, message: Incoming) -> None:
         """Take one message; see the module's docstring."""
         topic = self._topics.parse_request(message.topic)
-        if topic is None or message.retain:
-            why = "retained" if message.retain else "not a request topic"
-            logger.info("Ignored a message on %s: %s", message.topic, why)
+        if topic is None:
+            logger.info("Ignored a message on %s, which is no request topic", message.topic)
+            return
+        if message.retain:
+            logger.info("Ignored a retained request on %s", message.topic)
             self._tally.refuse()
             return
         try:
