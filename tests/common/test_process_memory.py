@@ -48,6 +48,24 @@ def test_the_peak_remembers_what_was_freed():
 
 
 @needs_linux
+def test_the_peak_does_not_count_what_the_parent_held():
+    block = bytearray(96 * MEBIBYTE)
+    block[::PAGE] = bytes([1]) * len(block[::PAGE])
+    assert peak_rss_bytes() > 96 * MEBIBYTE
+    # start_new_session makes subprocess fork, so that the child begins as a copy of this process.
+    code = "from edgewise.common.process_memory import *; print(peak_rss_bytes())"
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    assert int(child.stdout) < 64 * MEBIBYTE
+    assert len(block) == 96 * MEBIBYTE  # held until here
+
+
+@needs_linux
 def test_pages_of_a_file_are_not_anonymous(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(bytes(32 * MEBIBYTE))
@@ -93,4 +111,5 @@ def test_the_unit_of_getrusage_depends_on_the_system(monkeypatch, platform, fact
 
     monkeypatch.setattr(process_memory.resource, "getrusage", lambda who: Usage)
     monkeypatch.setattr(process_memory.sys, "platform", platform)
+    monkeypatch.setattr(process_memory, "Path", lambda name: Path("/nowhere") / name.strip("/"))
     assert peak_rss_bytes() == 1000 * factor
