@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import pytest
 from bundle_files import change_json
 from tiny_checkpoint import TEMPLATE, load_case
 
