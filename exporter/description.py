@@ -39,7 +39,7 @@ from edgewise.runtime.chat import ChatTemplate, check_messages
 from edgewise.runtime.tokenizer import Tokenizer
 
 # The first releases with every operator form that the graphs use.
-MINIMUM_VERSIONS = {"onnxruntime": "1.22", "tokenizers": "0.21"}
+MINIMUM_VERSIONS = {"onnxruntime": "1.23", "tokenizers": "0.22"}
 
 
 def describe(checkpoint: Checkpoint, plan: ExportPlan, files: tuple[BundleFile, ...]) -> Manifest:
