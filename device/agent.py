@@ -24,7 +24,8 @@ from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.announcements import Health, Info, Status
 from edgewise.device.broker_address import BrokerAddress, TlsFiles
-from edgewise.device.connection import AUTO, Connection
+from edgewise.device.connection import Connection
+from edgewise.device.dialer import AUTO
 from edgewise.device.errors import DeviceError
 from edgewise.device.intake import VERBS, Intake
 from edgewise.device.job import WaitingLine

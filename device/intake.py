@@ -200,6 +200,8 @@ class Intake:
         started = None if job is None else job.started_at
         self._tally.end(end, None if started is None else self._clock() - started)
         self._ledger.settle(key, end.encode())
+        how = end.status if isinstance(end, Final) else f"{end.code} {end.message}"
+        logger.info("Request %s of %s: %s", key.request_id, key.client, how)
         if not self._replier.send(end, address):
             failure = Failure(
                 key.request_id,
