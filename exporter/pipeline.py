@@ -27,9 +27,11 @@ from edgewise.exporter.description import (
     tokenizer_config,
 )
 from edgewise.exporter.genai_config import genai_config
+from edgewise.exporter.graph.onnx_builder import OnnxBuilder
+from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.plan import ExportPlan, make_plan
 from edgewise.exporter.verify import MOST_TOKENS, Verification, failure, verify
-from edgewise.firmware_profiles import Profile, load_profile
+from edgewise.firmware_profiles import Profile, load_profile, physical_cores
 from edgewise.runtime.bundle import (
     MANIFEST_NAME,
     Bundle,
@@ -136,9 +138,6 @@ def export(
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
     """Write the graph and its weights into a folder."""
-    from edgewise.exporter.graph.onnx_builder import OnnxBuilder  # noqa: PLC0415 - loads onnx
-    from edgewise.exporter.graph.onnx_weights import WeightFile  # noqa: PLC0415 - loads onnx
-
     seen: set[str] = set()
 
     def visited(name: str) -> None:
@@ -153,8 +152,7 @@ def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Prog
 
 
 def _verified(checkpoint: Checkpoint, plan: ExportPlan, folder: Path) -> Verification:
-    from edgewise.firmware_profiles import physical_cores  # noqa: PLC0415 - reads the machine
-    from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415 - loads onnxruntime
+    from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415 - only needed here
 
     capacity = min(MOST_TOKENS, plan.context_length)
     backend = OnnxBackend(open_bundle(folder), threads=physical_cores(), capacity=capacity)
