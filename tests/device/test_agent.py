@@ -497,7 +497,7 @@ def test_what_the_agent_says_of_itself(broker: Any, converse: Any, new_probe: An
     assert info["limits"]["request_bytes"] == MAX_REQUEST_BYTES
     assert info["versions"]["python"].startswith("3.")
     assert info["session"] == health["session"] == talk.agent.session
-    assert health["reconnects"] == 0
+    assert (health["reconnects"], health["faults"]) == (0, 0)
     assert health["peak_rss_bytes"] > 1_000_000
     assert all(message.retain for message in late.messages)
 
@@ -629,6 +629,16 @@ def test_an_agent_without_a_broker_says_so(model: Any) -> None:
     )
     with pytest.raises(DeviceError, match=r"127\.0\.0\.1:1"):
         agent.start()
+
+
+def test_waiting_for_the_broker_ends_when_the_agent_shall_stop(model: Any) -> None:
+    settings = AgentSettings(wait_for_broker_seconds=3600)
+    agent = Agent(model, broker="mqtt://127.0.0.1:1", device="pi", settings=settings)
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    agent.request_stop()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_an_agent_may_start_before_its_broker(
