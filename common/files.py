@@ -8,6 +8,7 @@ target's own folder (a rename across file systems is a copy); what fails is clea
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import secrets
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HASH_CHUNK = 1 << 20  # bytes read at once while hashing
+_HERE = -100  # AT_FDCWD of <fcntl.h>
+_RENAME_EXCHANGE = 2  # of <linux/fs.h>
 
 
 def fsync_path(path: Path) -> None:
@@ -56,8 +59,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def folder_written_atomically(path: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes ``path`` when the block ends without an exception.
 
-    An existing ``path`` is replaced: it is moved aside, the new one renamed in, the old one
-    deleted, so that a reader sees the old folder or the new.
+    An existing ``path`` is replaced in one step where the file system can exchange two names
+    (renameat2(2): ext4, XFS, Btrfs, tmpfs). Elsewhere it is moved aside for a moment, and moved
+    back if the new one can not take its place.
 
     Args:
         path: The folder to publish; missing parents are made.
@@ -73,14 +77,36 @@ def folder_written_atomically(path: Path) -> Iterator[Path]:
         for entry in sorted(temporary.rglob("*")):
             fsync_path(entry)
         fsync_path(temporary)
-        previous = _temporary_sibling(path)
         if path.exists():
-            path.rename(previous)
-        temporary.rename(path)
+            _replace_folder(temporary, path)
+        else:
+            temporary.rename(path)
         fsync_path(path.parent)
-        shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    """Give ``new`` the name of ``old``, which ends as ``new`` or is deleted."""
+    if _exchange(new, old):
+        return
+    aside = _temporary_sibling(old)
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step; False where the C library or the file system can not."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    names = (os.fsencode(first), os.fsencode(second))
+    return bool(renameat2(_HERE, names[0], _HERE, names[1], _RENAME_EXCHANGE) == 0)
 
 
 def sha256_of_file(path: Path) -> str:

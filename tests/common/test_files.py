@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from edgewise.common import files
 from edgewise.common.files import (
     HASH_CHUNK,
     folder_written_atomically,
@@ -242,3 +244,56 @@ def test_hashes_are_those_of_hashlib(tmp_path, size):
 def test_flushing_what_is_missing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         fsync_path(tmp_path / "missing")
+
+
+def test_an_old_folder_is_exchanged_not_moved_aside(tmp_path):
+    """At no moment is the name without a folder: a reader in a loop never misses it."""
+    target = tmp_path / "bundle"
+    with folder_written_atomically(target) as folder:
+        (folder / "file").write_text("0")
+    missed = []
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            if not target.exists():
+                missed.append(1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(200):
+        with folder_written_atomically(target) as folder:
+            (folder / "file").write_text(str(number))
+    done.set()
+    reader.join()
+    assert not missed
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_without_exchange_a_failed_replacement_brings_the_old_folder_back(tmp_path, monkeypatch):
+    target = tmp_path / "bundle"
+    with folder_written_atomically(target) as folder:
+        (folder / "file").write_text("old")
+    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    rename = Path.rename
+
+    def failing(self, to):
+        if to == target and (self / "file").read_text() == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="No space"), folder_written_atomically(target) as folder:
+        (folder / "file").write_text("new")
+    assert (target / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_without_exchange_the_old_folder_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    target = tmp_path / "bundle"
+    for text in ("old", "new"):
+        with folder_written_atomically(target) as folder:
+            (folder / "file").write_text(text)
+    assert (target / "file").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
