@@ -4,10 +4,10 @@ r"""Compare engines on one machine, in rounds that alternate between them.
         --engine edgewise=edgewise:build/smollm2 \\
         --engine genai=genai:/models/smollm2-int4@genai/bin/python
 
-An engine is NAME=KIND:MODEL[@PYTHON]: the script ``benchmarks/engines/KIND_engine.py`` is run once a
-round in a process of its own, with PYTHON or the interpreter that runs this. Every round runs every
-engine once, and the first waits until the machine is idle, so that what drifts in its speed meets
-all alike; quote the medians and the ratios, never a single figure.
+An engine is NAME=KIND:MODEL[@PYTHON]: the script ``benchmarks/engines/KIND_engine.py`` is run once
+a round in a process of its own, with PYTHON or the interpreter that runs this. Every round runs
+every engine once, and the first waits until the machine is idle, so that what drifts in its speed
+meets all alike; quote the medians and the ratios, never a single figure.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Engine:
         kind, _, rest = rest.partition(":")
         model, _, python = rest.partition("@")
         if not (name and model and (ENGINES / f"{kind}_engine.py").exists()):
-            kinds = sorted(path.stem.removesuffix("_engine") for path in ENGINES.glob("*_engine.py"))
+            found = ENGINES.glob("*_engine.py")
+            kinds = sorted(path.stem.removesuffix("_engine") for path in found)
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not NAME=KIND:MODEL[@PYTHON] with KIND one of {', '.join(kinds)}"
             )
@@ -133,7 +134,8 @@ def main() -> int:
         for engine in arguments.engine:
             figures = engine.run(arguments)
             rounds[engine.name].append(figures)
-            print(f"round {number + 1} (idle {share:.0%}) {engine.name}: {figures}", file=sys.stderr)
+            line = f"round {number + 1} (idle {share:.0%}) {engine.name}: {figures}"
+            print(line, file=sys.stderr)
     print(table(rounds))
     if arguments.json:
         arguments.json.write_text(json.dumps(rounds, indent=2))

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from edgewise.exporter.models import find_model
 
@@ -87,8 +88,6 @@ def write(shape: str, folder: Path) -> None:
 
 
 def _tokenizer(vocabulary_size: int) -> str:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = ["<begin>", "<end>", *alphabet]
     words += [f"<filler{index}>" for index in range(vocabulary_size - len(words))]

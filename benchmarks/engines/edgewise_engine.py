@@ -20,6 +20,7 @@ from edgewise.runtime.tokenizer import Tokenizer  # noqa: E402
 
 
 def main() -> int:
+    """Run the round and print its figures."""
     model, prompt_tokens, history, new_tokens, threads = sys.argv[1], *map(int, sys.argv[2:6])
     bundle = open_bundle(model)
     Tokenizer.open(bundle)  # part of a cold start, as in the other engines

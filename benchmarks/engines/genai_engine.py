@@ -19,7 +19,9 @@ import onnxruntime_genai as genai  # noqa: E402
 
 
 def main() -> int:
-    model_folder, prompt_tokens, history, new_tokens, threads = sys.argv[1], *map(int, sys.argv[2:6])
+    """Run the round and print its figures."""
+    model_folder = sys.argv[1]
+    prompt_tokens, history, new_tokens, threads = map(int, sys.argv[2:6])
     config = genai.Config(model_folder)
     config.overlay(
         json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
