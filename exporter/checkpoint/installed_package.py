@@ -61,3 +61,8 @@ def _candidates(distribution: metadata.Distribution) -> dict[str, Path]:
     ]
     located = {str(path): Path(str(distribution.locate_file(path))) for path in sorted(found)}
     return {path: place for path, place in located.items() if place.exists()}
+
+
+def package_version(location: str) -> str:
+    """Return the installed version of the package that ``location`` names, once found there."""
+    return metadata.version(location.removeprefix(PREFIX).partition("/")[0])

@@ -14,7 +14,7 @@ from edgewise.exporter.checkpoint.huggingface_folder import (
     PICKLE_SUFFIXES,
     open_huggingface_folder,
 )
-from edgewise.exporter.checkpoint.installed_package import PREFIX, find_in_package
+from edgewise.exporter.checkpoint.installed_package import PREFIX, find_in_package, package_version
 
 ACCEPTED = (
     "a Hugging Face folder, a .gguf file, package:NAME (a checkpoint inside an installed package) "
@@ -48,7 +48,9 @@ def open_checkpoint(
         )
     if location.startswith(PREFIX):
         opened = _open_path(find_in_package(location))
-        origin = dataclasses.replace(opened.origin, kind="package", name=location)
+        origin = dataclasses.replace(
+            opened.origin, kind="package", name=location, revision=package_version(location)
+        )
         return dataclasses.replace(opened, origin=origin)
     path = Path(location).expanduser()
     if path.exists():

@@ -43,6 +43,7 @@ def test_the_one_gguf_file_is_taken(install: Any, make_gguf: Any) -> None:
         assert checkpoint.origin.kind == "package"
         assert checkpoint.origin.name == "package:tiny-gguf"
         assert checkpoint.origin.file_type == "gguf"
+        assert checkpoint.origin.revision == "1.0"
         assert checkpoint.config["model_type"] == "llama"
     assert find_in_package("package:Tiny_GGUF") == package / "tiny.gguf"
     assert "tiny_gguf" not in sys.modules
