@@ -179,7 +179,8 @@ def test_memory_does_not_grow_with_the_answer(byte_level_tokenizer):
         for _ in range(300):
             for token in ids:
                 detokenizer.push(token)
-        assert tracemalloc.get_traced_memory()[0] - before < 16_000  # 300 answers would take far more
+        # 300 answers would take far more than what an allocator may round up.
+        assert tracemalloc.get_traced_memory()[0] - before < 16_000
     finally:
         tracemalloc.stop()
 
