@@ -32,7 +32,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgewise.exporter.graph.protocol import Activation, Attention, Rotary, Weight
 from edgewise.exporter.graph.tflite_file import TfliteFile
-from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
+from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, Shape, TfliteGraph
 from edgewise.exporter.graph.tflite_linear import LinearLowering
 from edgewise.exporter.graph.tflite_weights import WeightStore
 
@@ -42,7 +42,8 @@ LAST_TOKEN = "last_token"  # noqa: S105 - a name, no secret
 LOGITS = "logits"
 CACHE_NAMES = ("key_cache.{layer}", "value_cache.{layer}")
 NEW_NAMES = ("new_key.{layer}", "new_value.{layer}")
-SMALLEST_CACHE = 256  # positions
+SMALLEST_DECODE_CACHE = 256  # positions
+SMALLEST_PREFILL_CACHE = 512  # positions
 PREFILL_TOKENS = (32, 128)
 MASKED = -1e9  # added to a score that must not count: exp of it is 0 in float32
 
@@ -65,20 +66,21 @@ class Signature:
 def signatures(context_length: int) -> tuple[Signature, ...]:
     """Choose the graphs of a model.
 
-    Decoding has a cache of 256 positions and its doubles up to the context; a prompt is read in
-    chunks, the first of which has no past.
+    Decoding steps up through caches of 256 positions, its doubles and the context. A prompt is read
+    in chunks of 128 and a last one of 32 where that is enough: the first 128 without a cache, then
+    behind 512 positions, then behind the whole context. Every graph costs some megabytes of memory
+    where it is loaded, and a cache larger than what it holds costs time.
     """
-    caches = [SMALLEST_CACHE]
-    while caches[-1] < context_length:
-        caches.append(2 * caches[-1])
-    caches[-1] = context_length
-    prefill = [
-        Signature(tokens, cache)
-        for tokens in PREFILL_TOKENS
-        for cache in (0, *caches)
-        if tokens < max(context_length, PREFILL_TOKENS[0] + 1)
-    ]
-    return (*(Signature(1, cache) for cache in caches), *prefill)
+    decode = [SMALLEST_DECODE_CACHE]
+    while decode[-1] < context_length:
+        decode.append(2 * decode[-1])
+    decode[-1] = context_length
+    prefill = sorted({min(SMALLEST_PREFILL_CACHE, context_length), context_length})
+    return (
+        *(Signature(1, cache) for cache in decode),
+        Signature(PREFILL_TOKENS[-1], 0),
+        *(Signature(tokens, cache) for cache in prefill for tokens in PREFILL_TOKENS),
+    )
 
 
 class TfliteBuilder:
@@ -102,7 +104,7 @@ class TfliteBuilder:
         self._cache = signature.cache
         # Padding behind the last real token has positions too.
         self._positions = context_length + max(PREFILL_TOKENS)
-        self._rotary_tables: dict[Rotary, tuple[Edge, Edge]] = {}
+        self._head_factors: dict[object, tuple[Edge, Edge | None]] = {}
         self._token_ids = self._graph.input(TOKEN_IDS, (self._tokens,), ElementType.INT32)
         self._position = self._graph.input(POSITIONS, (self._tokens,), ElementType.INT32)
         self._past_mask = self._make_past_mask() if self._cache else None
@@ -164,22 +166,18 @@ class TfliteBuilder:
         heads, groups = attention.heads, attention.key_value_heads
         shared = heads // groups
         split = g.reshape(query_key_value, (tokens, heads + 2 * groups, size), f"{name}/heads")
-        query_key = g.slice(split, 1, 0, heads + groups, f"{name}/query_key")
-        value = g.slice(split, 1, heads + groups, groups, f"{name}/value")
-        if attention.rotary is not None:
-            query_key = self._rotate(query_key, attention.rotary, name)
-        query = g.slice(query_key, 1, 0, heads, f"{name}/query")
-        key = g.slice(query_key, 1, heads, groups, f"{name}/key")
-        query = g.binary(Operator.MUL, query, g.number(attention.scale), f"{name}/query_scaled")
-        query = self._heads_first(query, f"{name}/query_heads")
-        query = g.reshape(query, (1, groups, shared * tokens, size), f"{name}/query_groups")
-        new_key, new_value = (
-            g.reshape(
-                self._heads_first(x, f"{name}/{part}_heads"),
-                (1, groups, tokens, size),
+        rotated = self._rotate_and_scale(split, attention, name)
+        query, new_key, new_value = (
+            self._heads_first(
+                g.slice(rotated, 1, begin, count, f"{name}/{part}"),
+                (1, groups, count // groups * tokens, size),
                 f"{name}/new_{part}",
             )
-            for x, part in ((key, "key"), (value, "value"))
+            for part, begin, count in (
+                ("query", 0, heads),
+                ("key", heads, groups),
+                ("value", heads + groups, groups),
+            )
         )
         for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
             g.output(template.format(layer=attention.layer), edge)
@@ -249,11 +247,11 @@ class TfliteBuilder:
             options=schema.SoftmaxOptionsT(beta=1.0),
         )
 
-    def _heads_first(self, x: Edge, name: str) -> Edge:
-        """Turn [T, heads, size] to [heads, T, size]; for one token these are the same numbers."""
-        if self._tokens == 1:
-            return self._graph.reshape(x, (x.shape[1], 1, x.shape[2]), name)
-        return self._graph.transpose(x, (1, 0, 2), name)
+    def _heads_first(self, x: Edge, shape: Shape, name: str) -> Edge:
+        """Turn [T, heads, size] to [heads, T, size] and read it under a shape."""
+        if self._tokens > 1:  # for one token these are the same numbers
+            x = self._graph.transpose(x, (1, 0, 2), f"{name}/heads_first")
+        return self._graph.reshape(x, shape, name)
 
     def _heads_last(self, x: Edge, heads: int, size: int, name: str) -> Edge:
         if self._tokens > 1:
@@ -261,33 +259,61 @@ class TfliteBuilder:
             x = self._graph.transpose(x, (1, 0, 2), f"{name}/context_tokens")
         return self._graph.reshape(x, (self._tokens, heads * size), f"{name}/context")
 
-    def _rotate(self, x: Edge, rotary: Rotary, name: str) -> Edge:
-        """Rotate [T, heads, size]: x * cosine + (second half, first half) * (-sine, sine)."""
-        g = self._graph
-        cosine, sine = self._tables(rotary, x.shape[-1])
+    def _rotate_and_scale(self, x: Edge, attention: Attention, name: str) -> Edge:
+        """Rotate queries and keys in [T, heads, size], scale queries, pass values.
+
+        That is x * straight + (second half, first half, rest) * crossed, with tables that are made
+        once a graph: one multiplication for rotation and scale, and no cutting before it.
+        """
+        g, rotary = self._graph, attention.rotary
+        straight, crossed = self._head_tables(attention)
+        result = g.binary(Operator.MUL, x, straight, f"{name}/straight")
+        if rotary is None or crossed is None:
+            return result
         pairs = len(rotary.inverse_frequencies)
         rest = x.shape[-1] - 2 * pairs
         first, second, *unrotated = g.split(
             x, (pairs, pairs, rest) if rest else (pairs, pairs), f"{name}/halves"
         )
         swapped = g.concatenate([second, first, *unrotated], f"{name}/swapped")
-        straight = g.binary(Operator.MUL, x, cosine, f"{name}/times_cosine")
-        crossed = g.binary(Operator.MUL, swapped, sine, f"{name}/times_sine")
-        return g.binary(Operator.ADD, straight, crossed, f"{name}/rotated")
+        swapped = g.binary(Operator.MUL, swapped, crossed, f"{name}/crossed")
+        return g.binary(Operator.ADD, result, swapped, f"{name}/rotated")
 
-    def _tables(self, rotary: Rotary, size: int) -> tuple[Edge, Edge]:
-        """Look up the rows of these positions: two edges [T, 1, size]."""
-        if rotary not in self._rotary_tables:
-            cosine, sine = rotary.tables(self._positions)
-            rest = (self._positions, size - 2 * cosine.shape[1])
-            ones, zeros = np.ones(rest, np.float32), np.zeros(rest, np.float32)
-            table = np.concatenate([cosine, cosine, ones, -sine, sine, zeros], axis=1)
-            name = f"rotary.{len(self._rotary_tables)}"
-            rows = self._linear.table_rows(name, table, self._position)
-            rows = self._graph.reshape(rows, (self._tokens, 1, 2 * size), f"{name}/tokens")
-            halves = self._graph.split(rows, (size, size), name)
-            self._rotary_tables[rotary] = (halves[0], halves[1])
-        return self._rotary_tables[rotary]
+    def _head_tables(self, attention: Attention) -> tuple[Edge, Edge | None]:
+        """Make the tables of `_rotate_and_scale`: [T or 1, heads, size] each."""
+        counts = (attention.heads, attention.key_value_heads, attention.key_value_heads)
+        key = (attention.rotary, counts, attention.head_size, attention.scale)
+        if key not in self._head_factors:
+            g, name = self._graph, f"heads.{len(self._head_factors)}"
+
+            def by_head(query: float, keys: float, values: float, part: str) -> Edge:
+                factors = np.repeat(np.asarray([query, keys, values], np.float32), counts)
+                return g.constant(f"{name}/{part}", factors[None, :, None])
+
+            if attention.rotary is None:
+                passed = by_head(attention.scale, 1, 1, "scale")
+                self._head_factors[key] = (passed, None)
+            else:
+                cosine, sine = self._position_tables(attention.rotary, attention.head_size)
+                scale = by_head(attention.scale, 1, 0, "rotated_scale")
+                straight = g.binary(Operator.MUL, cosine, scale, f"{name}/rotated")
+                passed = by_head(0, 0, 1, "passed")
+                straight = g.binary(Operator.ADD, straight, passed, f"{name}/straight")
+                crossed = g.binary(Operator.MUL, sine, scale, f"{name}/crossed")
+                self._head_factors[key] = (straight, crossed)
+        return self._head_factors[key]
+
+    def _position_tables(self, rotary: Rotary, size: int) -> tuple[Edge, Edge]:
+        """Look up (cosine, cosine, 1) and (-sine, sine, 0) of the positions: [T, 1, size] each."""
+        cosine, sine = rotary.tables(self._positions)
+        rest = (self._positions, size - 2 * cosine.shape[1])
+        ones, zeros = np.ones(rest, np.float32), np.zeros(rest, np.float32)
+        table = np.concatenate([cosine, cosine, ones, -sine, sine, zeros], axis=1)
+        name = f"rotary.{len(self._head_factors)}"
+        rows = self._linear.table_rows(name, table, self._position)
+        rows = self._graph.reshape(rows, (self._tokens, 1, 2 * size), f"{name}/tokens")
+        halves = self._graph.split(rows, (size, size), name)
+        return halves[0], halves[1]
 
     def _make_past_mask(self) -> Edge:
         """Make [1, 1, 1, S]: 0 below the first new position, very negative from there on."""
