@@ -44,7 +44,7 @@ CACHE_NAMES = ("key_cache.{layer}", "value_cache.{layer}")
 NEW_NAMES = ("new_key.{layer}", "new_value.{layer}")
 SMALLEST_DECODE_CACHE = 256  # positions
 SMALLEST_PREFILL_CACHE = 512  # positions
-PREFILL_TOKENS = (32, 128)
+PREFILL_TOKENS, SHORT_PREFILL_TOKENS = 128, 32
 MASKED = -1e9  # added to a score that must not count: exp of it is 0 in float32
 
 
@@ -66,20 +66,20 @@ class Signature:
 def signatures(context_length: int) -> tuple[Signature, ...]:
     """Choose the graphs of a model.
 
-    Decoding steps up through caches of 256 positions, its doubles and the context. A prompt is read
-    in chunks of 128 and a last one of 32 where that is enough: the first 128 without a cache, then
-    behind 512 positions, then behind the whole context. Every graph costs some megabytes of memory
-    where it is loaded, and a cache larger than what it holds costs time.
+    Decoding has a cache of 256 positions, its doubles and the context. A prompt is read in chunks
+    of 128: the first without a cache, the next behind 512 positions, later ones behind the whole
+    context; a short rest in one of 32. Every graph costs some megabytes of memory where it is
+    loaded, and a cache larger than what it holds costs time, so it is these and no more.
     """
     decode = [SMALLEST_DECODE_CACHE]
     while decode[-1] < context_length:
         decode.append(2 * decode[-1])
     decode[-1] = context_length
-    prefill = sorted({min(SMALLEST_PREFILL_CACHE, context_length), context_length})
+    prefill = sorted({0, min(SMALLEST_PREFILL_CACHE, context_length), context_length})
     return (
         *(Signature(1, cache) for cache in decode),
-        Signature(PREFILL_TOKENS[-1], 0),
-        *(Signature(tokens, cache) for cache in prefill for tokens in PREFILL_TOKENS),
+        *(Signature(PREFILL_TOKENS, cache) for cache in prefill),
+        Signature(SHORT_PREFILL_TOKENS, context_length),
     )
 
 
@@ -103,7 +103,7 @@ class TfliteBuilder:
         self._tokens = signature.tokens
         self._cache = signature.cache
         # Padding behind the last real token has positions too.
-        self._positions = context_length + max(PREFILL_TOKENS)
+        self._positions = context_length + PREFILL_TOKENS
         self._head_factors: dict[object, tuple[Edge, Edge | None]] = {}
         self._token_ids = self._graph.input(TOKEN_IDS, (self._tokens,), ElementType.INT32)
         self._position = self._graph.input(POSITIONS, (self._tokens,), ElementType.INT32)
