@@ -250,6 +250,10 @@ def _factory(manifest: Manifest) -> BackendFactory:
         from edgewise.runtime.backends.fake import FakeBackend  # noqa: PLC0415  # see docstring
 
         return FakeBackend.open
+    if manifest.runtime == "tflite":
+        from edgewise.runtime.backends.litert import LitertBackend  # noqa: PLC0415  # see docstring
+
+        return LitertBackend
     from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415  # see docstring
 
     return OnnxBackend
