@@ -81,7 +81,7 @@ class TfliteGraph:
     def number(self, value: float) -> Edge:
         """Refer to one float32, of a shape that broadcasts."""
         exact = np.float32(value)
-        return self.constant(f"number/{exact!r}", np.full(1, exact, np.float32))
+        return self.constant(f"number/{float(exact)!r}", np.full(1, exact, np.float32))
 
     def operator(
         self,

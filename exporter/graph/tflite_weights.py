@@ -33,7 +33,8 @@ from edgewise.exporter.quantize.scale_search import Scales
 from edgewise.exporter.quantize.streaming import WeightSource, quantized_rows, read_rows
 
 ACCEPTED = "fp32, fp16, int8 and int4-block32|64|128"
-SCALES: Scales = "positive float16"  # what the kernels of int4 blocks take
+# Int4 blocks store float16, of which XNNPACK keeps the 8 leading bits.
+SCALES: Scales = "positive bfloat16"
 SIGN_BITS = np.uint8(0x88)  # flips codes of zero point 8 to two's complement, both nibbles
 
 

@@ -153,8 +153,9 @@ def quantize_blockwise(
             nearest on the grid that just covers the block.
         importance: float32 [K], not negative: how much a squared error in each input channel
             counts, for example the mean square of its activation. None counts all alike.
-        scales_as: "positive float16" keeps scales to what XNNPACK takes: positive and exact in
-            float16, though their array is float32 all the same. A block of zeros has a scale then.
+        scales_as: "positive bfloat16" keeps scales to what XNNPACK takes: positive and exact in
+            both bfloat16 and float16, though their array is float32 all the same. A block of zeros
+            has a scale then.
         name: of the tensor, for errors.
         first_row: the row of the tensor at which these begin, for errors.
 

@@ -30,15 +30,16 @@ from edgewise.exporter.quantize.finite import power_of_two_times
 _TILE_WEIGHTS = 1 << 15  # 128 KiB of float32, and three such arrays are in use
 _TILE_PADDING = 16  # blocks more a tile, so that its rows do not fall on one line of the cache
 _SMALLEST = np.finfo(np.float32).tiny
-_SMALLEST_HALF = np.float32(np.finfo(np.float16).tiny)
-_LARGEST_HALF = np.float32(np.finfo(np.float16).max)
+_SMALLEST_BFLOAT16 = np.float32(2**-14)  # what float16 stores without loss too
+_LARGEST_BFLOAT16 = np.float32(2**16 - 2**8)
 
 _REFINEMENTS = (-0.4, -0.2, 0.2, 0.4)  # in steps of the coarse grid, around its best
 _REFIT_ROUNDS = 2
 
 Vector = NDArray[np.float32]  # [tile blocks]
-Scales = Literal["float32", "positive float16"]
-"""What a block's scale may be. XNNPACK's kernels take positive ones, stored as float16."""
+Scales = Literal["float32", "positive bfloat16"]
+"""What a block's scale may be. XNNPACK's kernels take positive ones of 8 significant bits, which a
+model stores as float16."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class BlockFitter:
         self._block_size = block_size
         self._symmetric = symmetric
         self._signed = symmetric and scales == "float32"
-        self._half = scales == "positive float16"
+        self._bfloat16 = scales == "positive bfloat16"
         self._search = search
         self._grid = _coarse_grid(bits, block_size, symmetric=symmetric)
         self._top = np.float32((1 << bits) - 1)
@@ -271,10 +272,13 @@ class BlockFitter:
         return power_of_two_times(self._storable(power_of_two_times(scale, exponent)), -exponent)
 
     def _storable(self, scale: Vector) -> Vector:
-        if not self._half:
+        if not self._bfloat16:
             return scale
-        clipped = np.clip(scale, _SMALLEST_HALF, _LARGEST_HALF)
-        return clipped.astype(np.float16).astype(np.float32)
+        bits = np.clip(scale, _SMALLEST_BFLOAT16, _LARGEST_BFLOAT16).view(np.uint32)
+        # To nearest, ties to even: the upper half of a float32 is a bfloat16.
+        bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        bits &= np.uint32(0xFFFF0000)
+        return bits.view(np.float32)
 
 
 def _divisor(values: Vector) -> Vector:
