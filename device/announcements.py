@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgewise.device.errors import WireError
 from edgewise.device.fields import VERSION, Fields
 from edgewise.device.messages import MAX_DEPTH
 from edgewise.device.strict_json import decode_object, encode_object
@@ -82,6 +83,16 @@ class Info:
                 "limits": dict(self.limits),
             }
         )
+
+
+def session_of(payload: bytes) -> str | None:
+    """Return the session that an info or a status names, or None if it cannot be read."""
+    try:
+        values = decode_object(payload, max_bytes=MAX_ANNOUNCEMENT_BYTES, max_depth=MAX_DEPTH)
+    except WireError:
+        return None
+    session = values.get("session")
+    return session if isinstance(session, str) else None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from edgewise.device.backoff import Backoff
 from edgewise.device.broker_address import BrokerAddress, TlsFiles
@@ -40,6 +39,7 @@ from edgewise.device.transport import (
     LinkLostError,
     NoAnswerError,
     ProtocolRefusedError,
+    Subscription,
     Welcome,
 )
 
@@ -51,25 +51,6 @@ FALL_BACK_SECONDS = 2.5  # a broker that only knows 3.1.1 may wait for ever for 
 SUBSCRIBE_SECONDS = 10.0
 PUMP_SECONDS = 1.0  # the longest sleep, so that keep-alive is served
 STABLE_SECONDS = 10.0  # a link that lived this long starts the delays from the beginning again
-
-
-@dataclass
-class Subscription:
-    """A topic filter to receive.
-
-    Attributes:
-        topic_filter: The filter.
-        qos: The highest QoS to deliver with.
-        skip_retained: Leave out what the broker has kept.
-        required: Whether the connection is of no use without it.
-        refusal: Why the broker did not grant it, at the last try.
-    """
-
-    topic_filter: str
-    qos: int = 1
-    skip_retained: bool = False
-    required: bool = True
-    refusal: str | None = None
 
 
 def _ignore_message(_message: Incoming) -> None:
@@ -130,8 +111,8 @@ class Connection:
         self._on_message = on_message
         self._on_ready = on_ready
         self._on_lost = on_lost
-        self._outbox = outbox or Outbox()
-        self._backoff = backoff or Backoff()
+        self._outbox = Outbox() if outbox is None else outbox
+        self._backoff = Backoff() if backoff is None else backoff
         self._subscriptions = tuple(subscriptions)
         self._pending: dict[int, Subscription] = {}
         self._in_flight: dict[int, Parcel] = {}
@@ -282,6 +263,14 @@ class Connection:
         elif self._thread is not threading.current_thread():
             self._thread.join(timeout + self._options.connect_timeout_seconds + 2.0)
 
+    def retire(self, error: DeviceError) -> None:
+        """End for good because of ``error``; a handler may call this."""
+        with self._state:
+            self._stopped = self._stopped or error
+            self._closing = True
+            self._state.notify_all()
+        self._wake()
+
     def _wake(self) -> None:
         # A full pipe wakes as well; a closed one has nobody left to wake.
         with contextlib.suppress(BlockingIOError, OSError):
@@ -394,8 +383,13 @@ class Connection:
             return
         while len(self._in_flight) < welcome.in_flight_maximum and not link.congested:
             now = time.monotonic()
+            if any(parcel.suspect for parcel in self._in_flight.values()):
+                return
             parcel = self._outbox.take(now)
             if parcel is None:
+                return
+            if parcel.suspect and self._in_flight:
+                self._outbox.return_unsent(parcel)
                 return
             try:
                 self._check_size(parcel.message, welcome)
@@ -407,7 +401,7 @@ class Connection:
             try:
                 identifier = link.publish(parcel.message, now)
             except DeviceError:
-                self._outbox.put_back([parcel])
+                self._outbox.return_unsent(parcel)
                 raise
             if identifier is None:
                 self._outbox.done(parcel)

@@ -18,11 +18,13 @@ class WireError(DeviceError):
 
     Attributes:
         request_id: The id that the message carried, where at least that could be read.
+        code: The number that the sender is answered with (see ``messages.ErrorCode``).
     """
 
-    def __init__(self, message: str, *, request_id: str | None = None) -> None:
+    def __init__(self, message: str, *, request_id: str | None = None, code: int = 400) -> None:
         super().__init__(message)
         self.request_id = request_id
+        self.code = code
 
 
 class MessageTooLargeError(DeviceError):

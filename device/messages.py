@@ -336,6 +336,16 @@ def parse_cancel(payload: bytes) -> Cancel:
     return cancel
 
 
+def request_id_of(payload: bytes) -> str | None:
+    """Return the id of a message of any kind, or None where there is none that can be read."""
+    try:
+        return Fields(
+            decode_object(payload, max_bytes=MAX_REQUEST_BYTES, max_depth=MAX_DEPTH), what="message"
+        ).identity()
+    except WireError:
+        return None
+
+
 def _usage(fields: Fields) -> Usage:
     usage = Usage(
         prompt_tokens=fields.optional_integer("prompt_tokens", 0, MAX_COUNT),

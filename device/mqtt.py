@@ -60,6 +60,7 @@ _UNSUPPORTED_PROTOCOL = 132
 _CLIENT_ID_REFUSED = 133
 _CREDENTIALS_REFUSED = frozenset({134, 135})
 _TRY_LATER = frozenset({136, 137, 156, 157, 159})
+_KEEP_ALIVE_TIMEOUT = 141
 _TAKEN_OVER = 142
 _NO_SUBSCRIBERS = 16
 
@@ -91,7 +92,7 @@ class Link:
         self._events = events
         self._welcome: Welcome | None = None
         self._refusal: DeviceError | None = None
-        self._loss = "the connection was closed"
+        self._loss = "it broke without a word from the broker"
         self._taken_over = False
         self._client = self._new_client(tls)
 
@@ -316,7 +317,8 @@ class Link:
         Args:
             topic_filter: The filter.
             qos: The highest QoS to deliver with.
-            skip_retained: Leave out what the broker has kept (MQTT 5; else the flag tells).
+            skip_retained: Leave out what the broker has kept, and flag what it will keep (MQTT 5;
+                in MQTT 3.1.1 it sends what it has kept, flagged).
 
         Returns:
             The identifier that ``on_subscribed`` will name.
@@ -330,7 +332,10 @@ class Link:
                 if skip_retained
                 else SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
             )
-            options = cast("Any", SubscribeOptions)(qos=qos, retainHandling=handling)
+            # As published: the flag then also shows on a message that is being retained just now.
+            options = cast("Any", SubscribeOptions)(
+                qos=qos, retainAsPublished=skip_retained, retainHandling=handling
+            )
             code, identifier = self._client.subscribe(topic_filter, options=options)
         else:
             code, identifier = self._client.subscribe(topic_filter, qos)
@@ -418,8 +423,10 @@ class Link:
     def _on_disconnect(
         self, _client: paho.Client, _data: Any, flags: Any, reason: Any, _properties: Any
     ) -> None:
-        self._loss = str(reason).lower()
-        self._taken_over = flags.is_disconnect_packet_from_server and reason.value == _TAKEN_OVER
+        from_broker = flags.is_disconnect_packet_from_server
+        if from_broker or reason.value == _KEEP_ALIVE_TIMEOUT:
+            self._loss = str(reason).lower()
+        self._taken_over = from_broker and reason.value == _TAKEN_OVER
 
     def _on_message(self, _client: paho.Client, _data: Any, message: Any) -> None:
         try:

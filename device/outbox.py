@@ -19,6 +19,7 @@ from edgewise.device.errors import DeviceError, OutboxFullError
 MAX_MESSAGES = 1000
 MAX_BYTES = 8 * 1024 * 1024
 MAX_ATTEMPTS = 5  # connections that may be lost with one message in flight
+SUSPECT_ATTEMPTS = 2  # from then on it is sent alone, so that it takes no other down with it
 PACKET_OVERHEAD = 96  # bytes: an upper bound of the headers and fixed-size properties of a PUBLISH
 
 
@@ -103,6 +104,11 @@ class Parcel:
     delivery: Delivery = field(default_factory=Delivery)
     attempts: int = 0
 
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what the broker hangs up for."""
+        return self.attempts >= SUSPECT_ATTEMPTS
+
 
 class Outbox:
     """The bounded queue of messages to publish; every method may be called by any thread."""
@@ -152,6 +158,11 @@ class Outbox:
         with self._lock:
             self._messages -= 1
             self._bytes -= parcel.message.packet_bytes
+
+    def return_unsent(self, parcel: Parcel) -> None:
+        """Put a message that was taken and not sent back in front."""
+        with self._lock:
+            self._waiting.appendleft(parcel)
 
     def put_back(self, parcels: Iterable[Parcel]) -> None:
         """Put what was in flight back in front, in its order, after a connection was lost."""

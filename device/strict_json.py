@@ -96,7 +96,9 @@ def decode_object(payload: bytes, *, max_bytes: int, max_depth: int) -> dict[str
         WireError: If the payload is anything else.
     """
     if len(payload) > max_bytes:
-        raise WireError(f"The message has {len(payload)} bytes, at most {max_bytes} are taken.")
+        raise WireError(
+            f"The message has {len(payload)} bytes, at most {max_bytes} are taken.", code=413
+        )
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError as error:

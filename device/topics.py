@@ -192,6 +192,7 @@ class DeviceTopics:
             f"The response topic must be {prefix}{request_id} (or one level under {prefix}), "
             "or be left out.",
             request_id=request_id,
+            code=403,
         )
 
 

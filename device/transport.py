@@ -115,6 +115,25 @@ class Incoming:
     expiry_seconds: int | None = None
 
 
+@dataclass
+class Subscription:
+    """A topic filter to receive.
+
+    Attributes:
+        topic_filter: The filter.
+        qos: The highest QoS to deliver with.
+        skip_retained: Leave out what the broker has kept.
+        required: Whether the connection is of no use without it.
+        refusal: Why the broker did not grant it, at the last try.
+    """
+
+    topic_filter: str
+    qos: int = 1
+    skip_retained: bool = False
+    required: bool = True
+    refusal: str | None = None
+
+
 class LinkEvents(Protocol):
     """What a link tells its owner, on the owner's thread, from inside ``open`` and ``pump``."""
 

@@ -31,16 +31,12 @@ def genai_config(
         graph_file: The graph's file name.
     """
     configuration = plan.configuration
-    end: int | list[int] = tokens.end[0] if len(tokens.end) == 1 else list(tokens.end)
-    padding = tokens.padding if tokens.padding is not None else tokens.end[0]
     config = {
         "model": {
             "type": plan.architecture,
             "vocab_size": configuration.vocabulary_size,
             "context_length": plan.context_length,
-            "bos_token_id": tokens.beginning if tokens.beginning is not None else tokens.end[0],
-            "eos_token_id": end,
-            "pad_token_id": padding,
+            **_token_ids(tokens),
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
                 "filename": graph_file,
@@ -76,3 +72,16 @@ def genai_config(
         },
     }
     return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def _token_ids(tokens: SpecialTokens) -> dict[str, int | list[int]]:
+    """Name the tokens that the model has; a field that is left out stands for none."""
+    ids: dict[str, int | list[int]] = {}
+    if tokens.beginning is not None:
+        ids["bos_token_id"] = tokens.beginning
+    if tokens.end:
+        ids["eos_token_id"] = tokens.end[0] if len(tokens.end) == 1 else list(tokens.end)
+    padding = tokens.padding if tokens.padding is not None else next(iter(tokens.end), None)
+    if padding is not None:
+        ids["pad_token_id"] = padding
+    return ids

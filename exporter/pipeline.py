@@ -1,14 +1,17 @@
 """Checkpoint to bundle, in one readable function.
 
-Workflow: open the checkpoint, settle a plan, refuse what does not fit, build the graph while
-weights stream through the quantizer into the weights file, describe it all in the manifest, hold
-the result against the reference, publish. Everything happens in a temporary folder that is renamed
-at the end: an export that fails leaves nothing behind, and an older bundle stays as it was.
+Workflow: open the checkpoint, settle a plan, refuse what does not fit, describe it all in the
+manifest, build the graph while weights stream through the quantizer into the weights file, hold the
+result against the reference, publish. What is quickly found to be wrong is found before the weights
+are read. Everything happens in a temporary folder that is renamed at the end: an export that fails
+leaves nothing behind, and an older bundle stays as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,8 +54,11 @@ FILES = (
 )
 
 
+UNWRITTEN_GRAPH = BundleFile("graph", GRAPH_FILE, 0, "0" * 64)  # until it is measured
+
+
 class OutputError(EdgewiseError):
-    """The output folder holds something that an export must not replace."""
+    """The output can not be written, or holds something that an export must not replace."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def export(
     """
     report = progress if progress is not None else _silent
     board = load_profile(profile) if isinstance(profile, str) else profile
-    folder = Path(output)
+    folder = Path(output).absolute()
     _check_output(folder)
     with open_checkpoint(checkpoint, revision=revision, progress=report) as opened:
         plan = make_plan(
@@ -107,10 +113,12 @@ def export(
         )
         if not force:
             check_fit(plan)
-        with folder_written_atomically(folder) as temporary:
-            build(opened, plan, temporary, report)
+        with _published_as(folder) as temporary:
             _write_texts(opened, plan, temporary)
-            manifest = describe(opened, plan, _measured_files(temporary))
+            texts = (UNWRITTEN_GRAPH, *_measured_files(temporary))
+            manifest = describe(opened, plan, texts)
+            build(opened, plan, temporary, report)
+            manifest = replace(manifest, files=_measured_files(temporary))
             write_manifest(temporary, manifest)
             figures = None
             if verification:
@@ -181,15 +189,45 @@ def _measured_files(folder: Path) -> tuple[BundleFile, ...]:
 
 
 def _check_output(folder: Path) -> None:
+    """Refuse a folder in which anything would be lost that no export wrote."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise OutputError(f"the output {folder} is a file; give a folder for the bundle")
-    if any(folder.iterdir()) and not (folder / MANIFEST_NAME).exists():
+    names = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    }
+    if foreign := sorted(names - _names_of_bundle(folder)):
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise OutputError(
-            f"the output {folder} holds files but no bundle, and an export would replace it; "
-            "give an empty or a new folder"
+            f"the output {folder} holds files that no export wrote and that an export would "
+            f"delete ({shown}); give an empty or a new folder"
         )
+
+
+def _names_of_bundle(folder: Path) -> set[str]:
+    """Return the files that a manifest lists, itself among them; damaged ones count as well."""
+    try:
+        content = json.loads((folder / MANIFEST_NAME).read_bytes())
+        int(content["format_version"])
+        return {MANIFEST_NAME, *(str(file["path"]) for file in content["files"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return set()
+
+
+@contextmanager
+def _published_as(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``folder``; what the disk refuses is the user's."""
+    try:
+        with folder_written_atomically(folder) as temporary:
+            yield temporary
+    except OSError as error:
+        raise OutputError(
+            f"the bundle can not be written to {folder}: {error.strerror or error}; "
+            "give another folder, or make room there"
+        ) from error
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -19,6 +19,7 @@ from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
 
 RUNTIMES = ("onnx",)  # what this version writes
+HEAD_SIZE_MULTIPLE = 16  # features; onnxruntime's GroupQueryAttention rotates only such heads
 
 
 class PlanError(EdgewiseError):
@@ -114,8 +115,9 @@ def make_plan(
         context_length: Tokens of cache, or None for the most that model and profile allow.
 
     Raises:
-        EdgewiseError: The model type is unknown, a tensor is missing or misshapen, the recipe can
-            not work on the board, or the runtime or context is not available.
+        EdgewiseError: The model type is unknown, a tensor is missing or misshapen, no kernel takes
+            its heads, the recipe can not work on the board, or the runtime or context is not
+            available.
     """
     architecture = str(checkpoint.config["model_type"])
     definition = find_model(architecture)
@@ -126,6 +128,7 @@ def make_plan(
         {name: tensor.shape for name, tensor in tensors.items()},
         definition.ignored,
     )
+    _check_head_size(configuration)
     chosen_runtime = _available_runtime(profile, runtime)
     return ExportPlan(
         model_id=checkpoint.origin.name.rsplit("/", 1)[-1].removeprefix("package:"),
@@ -138,6 +141,15 @@ def make_plan(
         recipe=_checked_recipe(profile, chosen_runtime, recipe),
         context_length=_checked_context(configuration, profile, context_length),
     )
+
+
+def _check_head_size(configuration: DecoderConfiguration) -> None:
+    if configuration.head_size % HEAD_SIZE_MULTIPLE:
+        raise PlanError(
+            f"the attention heads of this model have {configuration.head_size} features; "
+            f"onnxruntime rotates heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
+            "Choose another checkpoint"
+        )
 
 
 def _available_runtime(profile: Profile, runtime: str | None) -> str:

@@ -11,6 +11,7 @@ recipe's precision, and what fails it is not published unless the user insists.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -36,9 +37,9 @@ the journey takes two hours and thirty minutes in all.""",
     return total / len(values)
 
 print(average([1, 2, 3, 4]))  # prints 2.5, the arithmetic mean of the list""",
-    """Water is a substance made of hydrogen and oxygen. It covers most of the surface of the \
-earth, falls from the clouds as rain and snow, and is needed by every plant and animal that is known to \
-us. In its solid form it is called ice, and it floats on the liquid.""",
+    """Water is a substance made of hydrogen and oxygen. It covers most of the surface of \
+the earth, falls from the clouds as rain and snow, and is needed by every plant and animal that is \
+known to us. In its solid form it is called ice, and it floats on the liquid.""",
 )
 MOST_TOKENS = 48  # a text, prompt and answer half together
 FLOAT32_TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit over 1
@@ -74,6 +75,9 @@ GATES = {
 }
 
 
+_NEXT_RECIPE = {GATES[4]: "int8", GATES[8]: "fp16", GATES[16]: "fp32"}
+
+
 @dataclass(frozen=True)
 class Verification:
     """The figures of one comparison; they are stored in the bundle's manifest."""
@@ -97,97 +101,135 @@ def verify(checkpoint: Checkpoint, plan: ExportPlan, backend: Backend) -> Verifi
     Args:
         checkpoint: Where the reference takes its weights.
         plan: What was exported.
-        backend: The exported graph, loaded, with room for ``MOST_TOKENS`` tokens.
+        backend: The exported graph, loaded; its capacity limits how long the texts are.
 
     Returns:
         The figures, whether they pass the gate or not.
     """
-    token_ids = verification_ids(checkpoint, plan.configuration.vocabulary_size)
-    prompt_length = token_ids.shape[1] // 2
+    token_ids = verification_ids(
+        checkpoint, plan.configuration.vocabulary_size, min(MOST_TOKENS, backend.capacity)
+    )
+    prompt_length = max(1, token_ids.shape[1] // 2)
     reference = NumpyBuilder(token_ids, last_positions=token_ids.shape[1] - prompt_length + 1)
     plan.forward(reference, checkpoint)
-    expected = reference.logits.reshape(-1, reference.logits.shape[-1])
-    actual = np.concatenate([_logits_of(backend, row, prompt_length) for row in token_ids])
-    return compare(expected, actual, GATES[plan.gate_bits])
+    comparison = Comparison()
+    for ids, expected in zip(token_ids, reference.logits, strict=True):
+        for expected_row, actual_row in zip(
+            expected, _logits_of(backend, ids, prompt_length), strict=True
+        ):
+            comparison.add(expected_row, actual_row)
+    return comparison.result(GATES[plan.gate_bits])
 
 
-def verification_ids(checkpoint: Checkpoint, vocabulary_size: int) -> NDArray[np.int64]:
-    """Encode the texts and cut them to one length: int64 [texts, tokens]."""
+def verification_ids(
+    checkpoint: Checkpoint, vocabulary_size: int, most_tokens: int = MOST_TOKENS
+) -> NDArray[np.int64]:
+    """Encode the texts and cut them to one length: int64 [texts, at most most_tokens]."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - heavy, and only an export needs it here
 
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json)
     encoded = [tokenizer.encode(text).ids for text in TEXTS]
-    length = max(2, min(MOST_TOKENS, *(len(ids) for ids in encoded)))
+    length = min(most_tokens, max(2, min(len(ids) for ids in encoded)))
     # A tokenizer that knows almost nothing of the texts still has ids to compare.
     rows = [(ids * length)[:length] if ids else list(range(length)) for ids in encoded]
     return np.asarray(rows, np.int64) % vocabulary_size
 
 
-def compare(expected: NDArray[np.float32], actual: NDArray[np.float32], gate: Gate) -> Verification:
-    """Measure how far logits are from the reference.
+class Comparison:
+    """Adds up how far logits are from the reference, one position at a time."""
 
-    Args:
-        expected: float32 [positions, vocabulary].
-        actual: float32 [positions, vocabulary].
-        gate: What they must reach.
-    """
-    finite = bool(np.isfinite(actual).all())
-    agreement = float(np.mean(expected.argmax(axis=1) == actual.argmax(axis=1)))
-    log_expected, log_actual = _log_softmax(expected), _log_softmax(actual)
-    divergence = float(np.mean(np.sum(np.exp(log_expected) * (log_expected - log_actual), axis=1)))
-    largest_difference = float(np.abs(expected - actual).max())
-    largest_logit = float(np.abs(expected).max())
-    passed = (
-        finite
-        and agreement >= gate.top1_agreement
-        and divergence <= gate.mean_divergence
-        and (
-            gate.largest_difference is None
-            or largest_difference <= gate.largest_difference * max(1.0, largest_logit)
+    def __init__(self) -> None:
+        """Begin with no position."""
+        self._positions = 0
+        self._agreeing = 0
+        self._divergence = 0.0
+        self._largest_difference = 0.0
+        self._largest_logit = 0.0
+        self._finite = True
+
+    def add(self, expected: NDArray[np.float32], actual: NDArray[np.float32]) -> None:
+        """Compare one position.
+
+        Args:
+            expected: float32 [vocabulary], the reference's logits.
+            actual: float32 [vocabulary], the exported graph's.
+        """
+        self._positions += 1
+        if not (np.isfinite(expected).all() and np.isfinite(actual).all()):
+            self._finite = False
+            return
+        self._largest_logit = max(self._largest_logit, float(np.abs(expected).max()))
+        self._agreeing += int(expected.argmax() == actual.argmax())
+        self._largest_difference = max(
+            self._largest_difference, float(np.abs(expected - actual).max())
         )
-    )
-    if not finite:  # NaN is no JSON value, and a figure of a broken graph means nothing
-        agreement, divergence, largest_difference = (
-            0.0,
-            float(np.finfo(np.float32).max),
-            largest_logit,
+        log_expected, log_actual = _log_softmax(expected), _log_softmax(actual)
+        self._divergence += float(np.sum(np.exp(log_expected) * (log_expected - log_actual)))
+
+    def result(self, gate: Gate) -> Verification:
+        """Return the figures of all positions and whether they pass the gate.
+
+        Logits that are not finite never pass; their figures stand for "as bad as can be".
+        """
+        agreement = self._agreeing / self._positions
+        divergence = max(0.0, self._divergence / self._positions)
+        if not self._finite:
+            agreement, divergence = 0.0, float(np.finfo(np.float32).max)
+        passed = (
+            self._finite
+            and agreement >= gate.top1_agreement
+            and divergence <= gate.mean_divergence
+            and (
+                gate.largest_difference is None
+                or self._largest_difference
+                <= gate.largest_difference * max(1.0, self._largest_logit)
+            )
         )
-    return Verification(
-        positions=len(expected),
-        top1_agreement=agreement,
-        mean_divergence=max(0.0, divergence),
-        largest_difference=largest_difference,
-        largest_logit=largest_logit,
-        gate=gate,
-        passed=passed,
-    )
+        return Verification(
+            positions=self._positions,
+            top1_agreement=agreement,
+            mean_divergence=divergence,
+            largest_difference=self._largest_difference,
+            largest_logit=self._largest_logit,
+            gate=gate,
+            passed=passed,
+        )
 
 
 def failure(verification: Verification, recipe: str) -> VerificationError:
     """Make the error that says by how much an export missed its gate and what helps."""
     gate = verification.gate
+    if gate in _NEXT_RECIPE:
+        advice = (
+            f"Take a recipe of more bits (--recipe {_NEXT_RECIPE[gate]}), or publish it all the "
+            "same with --force."
+        )
+    else:
+        advice = (
+            "No weight lost anything, so this is a fault of Edgewise or of this onnxruntime on "
+            "this machine: please report it with the checkpoint's name."
+        )
     return VerificationError(
         f"the export with recipe {recipe!r} is too far from the checkpoint and was not published: "
         f"top-1 agreement {verification.top1_agreement:.3f} (at least {gate.top1_agreement:.3f}), "
-        f"mean KL {verification.mean_divergence:.4f} nats (at most {gate.mean_divergence:g}), "
+        f"mean KL {verification.mean_divergence:.4g} nats (at most {gate.mean_divergence:g}), "
         f"largest logit difference {verification.largest_difference:.2g}. "
-        "Take a recipe of more bits (--recipe int8), or publish it all the same with --force."
+        f"{advice}"
     )
 
 
 def _logits_of(
     backend: Backend, token_ids: NDArray[np.int64], prompt_length: int
-) -> NDArray[np.float32]:
-    """Run a prompt and then token by token: float32 [tokens - prompt + 1, vocabulary]."""
+) -> Iterator[NDArray[np.float32]]:
+    """Run a prompt and then token by token; yield the logits [vocabulary] after each."""
     past = np.zeros(1, np.int32)
-    rows = [backend.step(0, token_ids[None, :prompt_length], past)[0].copy()]
+    yield backend.step(0, token_ids[None, :prompt_length], past)[0]
     for position in range(prompt_length, len(token_ids)):
         past[0] = position
-        rows.append(backend.step(0, token_ids[None, position : position + 1], past)[0].copy())
-    return np.stack(rows)
+        yield backend.step(0, token_ids[None, position : position + 1], past)[0]
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    logarithms: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted = logits.astype(np.float64) - float(logits.max())
+    logarithms: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum())
     return logarithms

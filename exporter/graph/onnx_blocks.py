@@ -27,7 +27,7 @@ from edgewise.exporter.graph.protocol import Weight, pack_name
 from edgewise.exporter.quantize.blockwise import BlockQuantized
 from edgewise.exporter.quantize.packing import pack_codes
 from edgewise.exporter.quantize.recipes import WeightFormat
-from edgewise.exporter.quantize.streaming import quantize_tensors
+from edgewise.exporter.quantize.streaming import layout_of, quantize_tensors
 
 INT8_ACTIVATIONS, FLOAT32_ACTIVATIONS = 4, 1  # accuracy levels of MatMulNBits
 MIDDLE = 8  # zero point that MatMulNBits implies for 4 bits
@@ -80,8 +80,11 @@ class BlockLowering:
 
     def lookup(self, token_ids: str, weight: Weight, form: WeightFormat) -> str | None:
         """Emit a look-up of rows; return its edge, or None if the table is not plain blocks."""
+        layout = layout_of([weight.source], form)
+        if layout.minimums or layout.block_size is None or layout.columns % layout.block_size:
+            return None  # before anything is written that nothing would read
         blocks = self.stored([weight], form)
-        if blocks is None or blocks.offsets or blocks.columns % blocks.block_size:
+        if blocks is None:
             return None
         shape = (blocks.rows, blocks.place.nbytes // blocks.rows)
         flat = self._graph.initializer(

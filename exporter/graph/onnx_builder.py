@@ -24,7 +24,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgewise.exporter.graph.onnx_graph import CONTRIB, OnnxGraph
-from edgewise.exporter.graph.onnx_linear import LinearLowering
+from edgewise.exporter.graph.onnx_linear import LinearLowering, read_vector
 from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.graph.protocol import Activation, Attention, Rotary, Weight
 from edgewise.exporter.quantize.recipes import Recipe
@@ -63,7 +63,7 @@ class OnnxBuilder:
 
     def output_logits(self, x: str) -> None:
         """See ``GraphBuilder``."""
-        self._graph.node("Identity", [x], LOGITS)
+        self._graph.rename(x, LOGITS)
         self._graph.add_output(LOGITS, TensorProto.FLOAT, ["batch", 1, "vocabulary"])
 
     def finish(self, producer_version: str) -> onnx.ModelProto:
@@ -84,7 +84,7 @@ class OnnxBuilder:
 
     def rms_norm(self, x: str, weight: Weight, epsilon: float) -> str:
         """See ``GraphBuilder``."""
-        scale = self._graph.constant(weight.name, weight.source.read())
+        scale = self._graph.constant(weight.name, read_vector(weight))
         return self._graph.node(
             "SimplifiedLayerNormalization",
             [x, scale],
@@ -98,7 +98,7 @@ class OnnxBuilder:
         self, residual: str, x: str, weight: Weight, epsilon: float
     ) -> tuple[str, str]:
         """See ``GraphBuilder``; one operator gives the norm and the sum (output 3)."""
-        scale = self._graph.constant(weight.name, weight.source.read())
+        scale = self._graph.constant(weight.name, read_vector(weight))
         name = weight.name.removesuffix(".weight")
         total = f"{name}/sum"
         self._graph.nodes.append(
@@ -161,20 +161,12 @@ class OnnxBuilder:
         if not self._graph.has(index):
             g = self._graph
             one = g.constant("one", np.array([1], np.int64))
-            new_tokens = g.node(
-                "Shape", [INPUT_IDS], "last_token/new_tokens", domain="", start=1, end=2
-            )
-            real = g.node("Min", [self._real_tokens(), new_tokens], "last_token/real")
-            last = g.node("Sub", [real, one], "last_token/last")
-            shape = g.constant("last_token/column", np.array([-1, 1, 1], np.int64))
+            new_tokens = g.node("Shape", [INPUT_IDS], "last_token/new_tokens", start=1, end=2)
+            last_new = g.node("Sub", [new_tokens, one], "last_token/last_new")
+            last = g.node("Min", [self._last_position(), last_new], "last_token/last")
+            shape = g.constant("last_token/shape", np.array([-1, 1, 1], np.int64))
             g.node("Reshape", [last, shape], index)
-        gathered_shape = self._graph.constant("last_token/flat", np.array([-1, 1], np.int64))
-        flat_index = "last_token/flat_index"
-        if not self._graph.has(flat_index):
-            self._graph.node("Reshape", [index, gathered_shape], flat_index)
-        row = self._graph.node("GatherND", [x, flat_index], f"{x}/last", batch_dims=1)
-        axis = self._graph.constant("axis_1", np.array([1], np.int64))
-        return self._graph.node("Unsqueeze", [row, axis], f"{x}/last_token")
+        return self._graph.node("GatherND", [x, index], f"{x}/last_token", batch_dims=1)
 
     # Parts
 
@@ -200,24 +192,28 @@ class OnnxBuilder:
             )
         return self._rotary_tables[rotary]
 
-    def _real_tokens(self) -> str:
-        """Return the edge with each row's count of real tokens, past and new: int64 [batch]."""
-        name = "attention_mask/real_tokens"
+    def _last_position(self) -> str:
+        """Return the edge with each row's last real position: int64 [batch]."""
+        name = "attention_mask/last_position"
         if not self._graph.has(name):
-            axis = self._graph.constant("axis_1", np.array([1], np.int64))
-            self._graph.node("ReduceSum", [ATTENTION_MASK, axis], name, keepdims=0)
+            g = self._graph
+            axis = g.constant("axis_1", np.array([1], np.int64))
+            one = g.constant("one", np.array([1], np.int64))
+            real = g.node("ReduceSum", [ATTENTION_MASK, axis], "attention_mask/real", keepdims=0)
+            g.node("Sub", [real, one], name)
         return name
 
     def _sequence_lengths(self) -> tuple[str, str]:
         """Return the edges of each row's last position and of the longest row, both int32."""
         if self._lengths is None:
             g = self._graph
-            one = g.constant("one", np.array([1], np.int64))
-            last = g.node("Sub", [self._real_tokens(), one], "attention_mask/last_position_int64")
-            last = g.node("Cast", [last], "attention_mask/last_position", to=TensorProto.INT32)
+            kind = TensorProto.INT32
+            last = g.node(
+                "Cast", [self._last_position()], "attention_mask/last_position_int32", to=kind
+            )
             total = g.node("Shape", [ATTENTION_MASK], "attention_mask/length", start=1, end=2)
             scalar = g.constant("scalar_shape", np.array([], np.int64))
             total = g.node("Reshape", [total, scalar], "attention_mask/length_scalar")
-            total = g.node("Cast", [total], "attention_mask/total", to=TensorProto.INT32)
+            total = g.node("Cast", [total], "attention_mask/total", to=kind)
             self._lengths = (last, total)
         return self._lengths

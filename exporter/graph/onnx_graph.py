@@ -67,6 +67,15 @@ class OnnxGraph:
         self._edges.add(output)
         return output
 
+    def rename(self, edge: str, name: str) -> None:
+        """Give the edge that the last node made another name; nothing may read it yet."""
+        last = self.nodes[-1]
+        if list(last.output) != [edge]:
+            raise ValueError(f"{edge!r} is not what the last node gives, {list(last.output)}")
+        last.output[0] = name
+        self._edges.discard(edge)
+        self._edges.add(name)
+
     def constant(self, name: str, array: NDArray[np.generic]) -> str:
         """Add an initializer once, inline or in the weights file by its size."""
         if name not in self._initializers:
@@ -87,13 +96,14 @@ class OnnxGraph:
         return str(proto.name)
 
     def to_model(self, producer_version: str) -> onnx.ModelProto:
-        """Put the model together."""
+        """Put the model together; an initializer that no node reads is left out."""
+        read = {name for node in self.nodes for name in node.input}
         graph = helper.make_graph(
             self.nodes,
             "decoder",
             list(self._inputs.values()),
             list(self._outputs.values()),
-            list(self._initializers.values()),
+            [proto for name, proto in self._initializers.items() if name in read],
         )
         return helper.make_model(
             graph,

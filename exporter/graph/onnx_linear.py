@@ -61,7 +61,7 @@ class LinearLowering:
         name = pack_name(weights)
         bias = ""
         if biases:
-            joined = np.concatenate([bias.source.read() for bias in biases])
+            joined = np.concatenate([read_vector(bias) for bias in biases])
             bias = self._graph.constant(f"{name}.bias", joined)
         if form.kind in ("block", "keep"):
             product = self._blocks.product(x, weights, form, bias)
@@ -184,6 +184,15 @@ class LinearLowering:
         if role not in ROLES:
             raise ValueError(f"a weight of role {role!r} is no matrix")
         return self._recipe.format_for(role)
+
+
+def read_vector(weight: Weight) -> NDArray[np.float32]:
+    """Return the whole of a norm's weight or a bias, checked as the matrices are.
+
+    Raises:
+        QuantizeError: It holds a number that is not finite.
+    """
+    return np.concatenate(list(read_rows(weight.source)))
 
 
 def _unsigned(values: NDArray[np.int8]) -> NDArray[np.uint8]:

@@ -96,7 +96,7 @@ class OnnxBackend:
         """Give the session's and the cache's memory back."""
         self._bindings.clear()
         self._cache.clear()
-        del self._session
+        self._session = None
 
     def _rows_binding(self, first_slot: int, rows: int) -> _RowsBinding:
         key = (first_slot, rows)
@@ -137,7 +137,13 @@ class _RowsBinding:
     def run(self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         self._binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(token_ids))
         self._binding.bind_cpu_input(ATTENTION_MASK, mask)
-        self._session.run_with_iobinding(self._binding)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # onnxruntime raises a class of its own for each cause
+            raise BackendError(
+                f"onnxruntime {onnxruntime.__version__} failed while it computed {mask.shape[1]} "
+                f"tokens: {error}"
+            ) from error
         return self._logits[:, 0]
 
 

@@ -1,0 +1,143 @@
+"""``edgewise agent``: answer requests over MQTT until told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from edgewise.cli import console
+from edgewise.cli.broker import (
+    URL_HELP,
+    protocol_option,
+    root_option,
+    tls_files,
+    tls_options,
+)
+from edgewise.cli.extras import require_extra
+from edgewise.cli.parameters import (
+    PATH,
+    complete_folders,
+    context_option,
+    examples,
+    threads_option,
+)
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+@click.command(
+    short_help="Answer requests over MQTT.",
+    epilog=examples(
+        "edgewise agent --bundle smollm2 --broker mqtt://192.168.1.10 --device kitchen",
+        "edgewise agent --bundle smollm2 --device kitchen --embedded-broker "
+        "--broker mqtt://127.0.0.1:1883",
+        "EDGEWISE_AGENT_BROKER=mqtts://pi:secret@broker.lan edgewise agent --bundle smollm2 "
+        "--device kitchen --tls-ca ca.pem",
+    ),
+)
+@click.option(
+    "--bundle",
+    type=PATH,
+    metavar="DIR",
+    required=True,
+    shell_complete=complete_folders,
+    help="The bundle that answers.",
+)
+@click.option("--broker", metavar="URL", help=URL_HELP.format(variable="EDGEWISE_AGENT_BROKER"))
+@click.option(
+    "--device",
+    metavar="NAME",
+    required=True,
+    help="This device's name: a level of its topics, so without / + # $ and spaces.",
+)
+@root_option
+@click.option(
+    "--embedded-broker",
+    is_flag=True,
+    help="Start a broker in this process as well, for trials on one machine: it is reached from "
+    "this machine only, and takes anyone. Its port is that of --broker, or a free one.",
+)
+@protocol_option
+@tls_options
+@threads_option
+@context_option
+@click.pass_context
+def agent(
+    context_: click.Context,
+    *,
+    bundle: Path,
+    broker: str | None,
+    device: str,
+    root: str,
+    embedded_broker: bool,
+    protocol: str,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    threads: int | None,
+    context: int | None,
+) -> None:
+    """Answer requests that come over MQTT with the model of a bundle.
+
+    Runs until Ctrl-C or SIGTERM; then it takes no more requests, ends the running answer, says
+    goodbye to the broker and exits with 0.
+    """
+    if broker is None and not embedded_broker:
+        raise click.UsageError("Missing option '--broker'; give its URL, or --embedded-broker.")
+    if embedded_broker:
+        require_extra("demo", "The embedded broker")
+    from edgewise.device import Agent, EmbeddedBroker
+    from edgewise.runtime import load
+
+    files = tls_files(tls_ca, tls_cert, tls_key)
+    port = embedded_port(broker) if embedded_broker else 0
+    _log_to_stderr(debug=bool(context_.find_root().params.get("debug")))
+    with contextlib.ExitStack() as stack:
+        url = broker or ""
+        if embedded_broker:
+            own_broker = stack.enter_context(EmbeddedBroker(port=port))
+            url, protocol = own_broker.url, own_broker.protocol
+            console.say(f"The embedded broker listens on {url}.")
+        with console.status("Loading the model"):
+            model = stack.enter_context(load(bundle, threads=threads, context_length=context))
+        running = Agent(model, broker=url, device=device, root=root, protocol=protocol, tls=files)
+        console.say(f"{device} answers with {model.manifest.model_id}; Ctrl-C ends it.")
+        running.run()
+    console.say(f"{device} has stopped.")
+
+
+def embedded_port(broker: str | None) -> int:
+    """Return the port that an embedded broker is to listen on; 0: a free one.
+
+    Raises:
+        click.UsageError: The URL is not one of this machine.
+        DeviceError: It is no broker's URL.
+    """
+    from edgewise.device import BrokerAddress
+
+    if broker is None:
+        return 0
+    address = BrokerAddress.parse(broker)
+    if address.host not in LOOPBACK or address.tls or address.user is not None:
+        raise click.UsageError(
+            f"--embedded-broker listens on 127.0.0.1 without TLS or login, not on {address}; leave "
+            "--broker out, or give mqtt://127.0.0.1:PORT."
+        )
+    return address.port
+
+
+def _log_to_stderr(*, debug: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("edgewise").setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
+        # The embedded broker lets each client that speaks MQTT 5 fail with a traceback from here.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)

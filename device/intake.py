@@ -1,0 +1,250 @@
+"""What becomes of each message to an agent: a job, a cancel, a replay, or a refusal.
+
+Workflow, on the connection's thread and therefore quick: topic, retained flag, payload, response
+topic, limits, ledger, line. When ``handle`` returns, the broker gets its acknowledgement; by then
+the ledger has the request. Rules: retained requests are ignored, since they would run again at
+every restart; every other request gets an answer, also one that cannot be read; nothing here waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from edgewise.device.active_jobs import ActiveJobs
+from edgewise.device.agent_settings import AgentSettings
+from edgewise.device.errors import WireError
+from edgewise.device.job import Job, WaitingLine
+from edgewise.device.ledger import Entry, Key, Ledger, Standing
+from edgewise.device.messages import (
+    Accepted,
+    Busy,
+    ErrorCode,
+    Failure,
+    Final,
+    Request,
+    Usage,
+    parse_cancel,
+    parse_request,
+    request_id_of,
+)
+from edgewise.device.replier import LATE_SECONDS, Replier, ReplyAddress
+from edgewise.device.reply_stream import End, ReplyStream
+from edgewise.device.tally import Tally
+from edgewise.device.topics import UNREADABLE_ID, DeviceTopics, RequestTopic
+from edgewise.device.transport import Incoming
+
+logger = logging.getLogger(__name__)
+
+VERBS = ("generate", "cancel")
+MAX_CANCEL_SECONDS = 600.0  # how long the cancel of a request that has not come is remembered
+
+
+class Intake:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        topics: DeviceTopics,
+        settings: AgentSettings,
+        ledger: Ledger,
+        line: WaitingLine,
+        active: ActiveJobs,
+        tally: Tally,
+        replier: Replier,
+        on_new_deadline: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Connect the parts.
+
+        Args:
+            topics: The device's topics.
+            settings: The limits.
+            ledger: Which requests have been seen.
+            line: Where jobs wait for the model.
+            active: Where jobs are found until they end.
+            tally: Counts.
+            replier: Sends replies.
+            on_new_deadline: Called when there is a job whose deadline must be watched.
+            clock: In seconds.
+        """
+        self._topics = topics
+        self._settings = settings
+        self._ledger = ledger
+        self._line = line
+        self._active = active
+        self._tally = tally
+        self._replier = replier
+        self._on_new_deadline = on_new_deadline
+        self._clock = clock
+        self.stopping = False
+
+    def handle(self, message: Incoming) -> None:
+        """Take one message; see the module's docstring."""
+        topic = self._topics.parse_request(message.topic)
+        if topic is None:
+            logger.info("Ignored a message on %s, which is no request topic", message.topic)
+            return
+        if message.retain:
+            logger.info("Ignored a retained request on %s", message.topic)
+            self._tally.refuse()
+            return
+        try:
+            self._carry_out(topic, message)
+        except WireError as error:
+            logger.info("Refused a message on %s: %s", message.topic, error)
+            self._tally.refuse()
+            request_id = error.request_id or UNREADABLE_ID
+            address = ReplyAddress(
+                self._topics.reply(topic.client, request_id),
+                message.correlation,
+                self._clock() + LATE_SECONDS,
+            )
+            self._replier.send(Failure(request_id, error.code, str(error)), address)
+
+    def _carry_out(self, topic: RequestTopic, message: Incoming) -> None:
+        if topic.verb == "generate":
+            self._generate(topic.client, message)
+        elif topic.verb == "cancel":
+            self._cancel(topic.client, message)
+        else:
+            raise WireError(
+                f"This agent does not know {topic.verb!r}; it knows: {', '.join(VERBS)}.",
+                request_id=request_id_of(message.payload),
+                code=ErrorCode.UNSUPPORTED,
+            )
+
+    # Requests
+
+    def _generate(self, client: str, message: Incoming) -> None:
+        request = parse_request(message.payload)
+        reply_topic = self._topics.reply_for(client, request.id, message.response_topic)
+        limit = self._settings.max_tokens
+        if request.max_tokens is not None and request.max_tokens > limit:
+            raise WireError(
+                f"The field 'max_tokens' is {request.max_tokens}; this agent makes up to {limit}.",
+                request_id=request.id,
+            )
+        lifetime = self._lifetime(request, message)
+        address = ReplyAddress(reply_topic, message.correlation, self._clock() + lifetime)
+        key = Key(client, request.id)
+        entry = Entry(key, request.encode(), reply_topic, message.correlation, lifetime)
+        verdict = self._ledger.open(entry)
+        if verdict.standing is Standing.CONFLICT:
+            raise WireError(
+                "This id belongs to another request; choose a new one for each.",
+                request_id=request.id,
+                code=ErrorCode.CONFLICT,
+            )
+        if verdict.outcome is not None:
+            self._replier.send_again(verdict.outcome, address)
+        elif verdict.standing is Standing.OPEN:
+            self._accept(request, address)
+        else:
+            self._take(key, request, address)
+
+    def _lifetime(self, request: Request, message: Incoming) -> float:
+        limits = [self._settings.max_deadline_seconds]
+        if request.deadline_ms is not None:
+            limits.append(request.deadline_ms / 1000)
+        if message.expiry_seconds is not None:
+            limits.append(float(message.expiry_seconds))
+        return min(limits)
+
+    def _take(self, key: Key, request: Request, address: ReplyAddress) -> None:
+        refusal = self._no_place(request)
+        if refusal is not None:
+            self._ledger.forget(key)
+            self._tally.refuse()
+            self._replier.send(refusal, address)
+            return
+        job = Job(
+            key=key,
+            request=request,
+            replies=ReplyStream(
+                request.id,
+                streamed=request.stream,
+                send_chunk=lambda chunk: self._replier.send(chunk, address),
+                send_end=lambda end: self._end(key, end, address),
+                interval_seconds=self._settings.chunk_interval_seconds,
+                clock=self._clock,
+            ),
+            arrived_at=self._clock(),
+            deadline=address.deadline,
+        )
+        self._accept(request, address)
+        self._active.add(job)
+        if self._line.put(job):
+            self._on_new_deadline()
+        else:  # closed in this moment
+            job.replies.settle(lambda _text, _chunks: _stopping(request.id))
+
+    def _no_place(self, request: Request) -> Failure | Busy | None:
+        """Say why there is no place. Only this thread fills the line: a place found here stays."""
+        if self.stopping:
+            return _stopping(request.id)
+        depth = len(self._line)
+        if depth < self._settings.queue_size:
+            return None
+        return Busy(request.id, self._tally.retry_after_ms(depth), depth)
+
+    def _accept(self, request: Request, address: ReplyAddress) -> None:
+        if request.stream:  # without, clients that know one answer to a question get just that
+            self._replier.send(Accepted(request.id, len(self._line)), address)
+
+    def _end(self, key: Key, end: End, address: ReplyAddress) -> None:
+        """Record an end before it is sent: a repeat must find it, whatever becomes of sending."""
+        job = self._active.remove(key)
+        started = None if job is None else job.started_at
+        self._tally.end(end, None if started is None else self._clock() - started)
+        self._ledger.settle(key, end.encode())
+        if not self._replier.send(end, address):
+            failure = Failure(
+                key.request_id,
+                ErrorCode.TOO_LARGE,
+                "The answer is larger than the broker takes; ask for fewer tokens.",
+            )
+            self._ledger.settle(key, failure.encode())
+            self._replier.send(failure, address)
+
+    # Cancels
+
+    def _cancel(self, client: str, message: Incoming) -> None:
+        cancel = parse_cancel(message.payload)
+        reply_topic = self._topics.reply_for(client, cancel.id, message.response_topic)
+        key = Key(client, cancel.id)
+        job = self._active.get(key)
+        if job is not None:
+            self.settle(job, "cancelled")
+            return
+        nothing = Final(cancel.id, "cancelled", text="", n_chunks=0, usage=Usage()).encode()
+        lifetime = min(MAX_CANCEL_SECONDS, self._settings.max_deadline_seconds)
+        verdict = self._ledger.forbid(key, nothing, lifetime)
+        outcome = nothing if verdict.standing is Standing.NEW else verdict.outcome
+        if outcome is not None:
+            address = ReplyAddress(reply_topic, message.correlation, self._clock() + lifetime)
+            self._replier.send_again(outcome, address)
+
+    def settle(self, job: Job, status: str) -> None:
+        """End a job from outside, with what it has so far; any thread may.
+
+        Args:
+            job: The job; nothing happens if it has ended.
+            status: ``cancelled``, ``timeout`` or ``interrupted``.
+        """
+        job.replies.settle(
+            lambda text, chunks: Final(
+                id=job.request.id,
+                status=status,
+                text=text,
+                n_chunks=chunks,
+                usage=job.usage(self._clock()),
+            )
+        )
+        self._line.drop_settled()
+
+
+def _stopping(request_id: str) -> Failure:
+    return Failure(request_id, ErrorCode.STOPPING, "The agent is shutting down; try again later.")

@@ -1,0 +1,137 @@
+"""A request that an agent has taken, and the bounded line in which it waits for the model.
+
+Rules: the line is bounded and says so; higher priority first, then first come, first served. Times
+are those of the monotonic clock, in seconds: a board's wall clock jumps when it finds the network.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from edgewise.common.process_memory import peak_rss_bytes
+from edgewise.device.ledger import Key
+from edgewise.device.messages import Request, Usage
+from edgewise.device.reply_stream import ReplyStream
+from edgewise.runtime.generation import Statistics
+
+
+@dataclass(eq=False)
+class Job:
+    """A request that waits or runs.
+
+    Attributes:
+        key: Whose, and which.
+        request: What is asked.
+        replies: Where the answer goes.
+        arrived_at: When it came.
+        deadline: When nobody wants the answer any more.
+        started_at: When the model began with it.
+        first_token_at: When its first token was there.
+        last_token_at: When its latest token was there.
+        generated_tokens: How many there are.
+        statistics: The model's own figures, once it has ended.
+    """
+
+    key: Key
+    request: Request
+    replies: ReplyStream
+    arrived_at: float
+    deadline: float
+    started_at: float | None = None
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    generated_tokens: int = 0
+    statistics: Statistics | None = None
+
+    def count_tokens(self, count: int, now: float) -> None:
+        """Note ``count`` new tokens."""
+        if count:
+            self.first_token_at = now if self.first_token_at is None else self.first_token_at
+            self.last_token_at = now
+            self.generated_tokens += count
+
+    def usage(self, now: float) -> Usage:
+        """Return what it has taken until ``now``: the model's figures, or else our own."""
+        started = self.started_at
+        queue_ms = _milliseconds((now if started is None else started) - self.arrived_at)
+        total_ms = _milliseconds(now - self.arrived_at)
+        statistics = self.statistics
+        if statistics is not None:
+            return Usage(
+                prompt_tokens=statistics.prompt_tokens,
+                generated_tokens=statistics.generated_tokens,
+                queue_ms=queue_ms,
+                time_to_first_token_ms=_milliseconds(statistics.time_to_first_token_seconds),
+                total_ms=total_ms,
+                tokens_per_second=round(statistics.decode_tokens_per_second, 3),
+                peak_rss_bytes=statistics.peak_rss_bytes,
+            )
+        first_ms = None
+        if started is not None and self.first_token_at is not None:
+            first_ms = _milliseconds(self.first_token_at - started)
+        return Usage(
+            generated_tokens=self.generated_tokens,
+            queue_ms=queue_ms,
+            time_to_first_token_ms=first_ms,
+            total_ms=total_ms,
+            tokens_per_second=self._own_rate(),
+            peak_rss_bytes=peak_rss_bytes(),
+        )
+
+    def _own_rate(self) -> float | None:
+        if self.first_token_at is None or self.last_token_at is None:
+            return None
+        elapsed = self.last_token_at - self.first_token_at
+        return round((self.generated_tokens - 1) / elapsed, 3) if elapsed > 0 else None
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(max(0.0, seconds) * 1000, 3)
+
+
+class WaitingLine:
+    """Jobs that wait for the model; every method may be called by any thread."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._jobs: list[Job] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def put(self, job: Job) -> bool:
+        """Add a job; False if the line is full or closed."""
+        with self._changed:
+            if self._closed or len(self._jobs) >= self._capacity:
+                return False
+            self._jobs.append(job)
+            self._changed.notify()
+            return True
+
+    def take(self) -> Job | None:
+        """Wait for the next job and take it; None once the line is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            if self._closed:
+                return None
+            job = max(self._jobs, key=lambda waiting: waiting.request.priority)  # the first of them
+            self._jobs.remove(job)
+            return job
+
+    def drop_settled(self) -> None:
+        """Give the places of jobs back that have ended while they waited."""
+        with self._changed:
+            self._jobs = [job for job in self._jobs if not job.replies.settled]
+
+    def close(self) -> list[Job]:
+        """Let nobody in any more, wake who waits in ``take``, and return who still stood there."""
+        with self._changed:
+            self._closed = True
+            left, self._jobs = self._jobs, []
+            self._changed.notify_all()
+            return left
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        with self._changed:
+            return len(self._jobs)

@@ -1,0 +1,270 @@
+"""Measures a bundle on the machine it lies on.
+
+Workflow: `profile_bundle` starts a few fresh processes for load time, cold start and memory
+(cold_start.py), then loads the bundle itself and measures, round by round, the engine's prefill and
+decode at each depth of the cache, and decoding the way an application gets it.
+
+Rules: the engine's figures are taken with random token ids from a fixed seed and without sampling;
+"decode to text" goes through the same session as every answer, sampler and detokenizer included,
+so that the difference is what Python costs. Fresh processes measure memory, because this one may
+have held other things. Every figure of several rounds is a spread, never a best case.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from edgewise.common.errors import EdgewiseError
+from edgewise.device.cold_start import measure_cold_start
+from edgewise.runtime.bundle import Manifest, open_bundle
+
+DEFAULT_PROMPT_TOKENS = 512
+DEFAULT_NEW_TOKENS = 128
+COLD_STARTS = 3  # fresh processes, or as many as there are rounds if that is less
+SEED = 20_260_101
+ROUNDS_MAX = 1000
+
+Progress = Callable[[str, int, int], None]
+"""Told what happens: the stage ("start" or "measure"), steps done, steps in all."""
+
+
+class ProfilerError(EdgewiseError):
+    """A measurement that the bundle's context has no room for, or that makes no sense."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure that was measured several times."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """Summarize at least one value."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class DepthFigures:
+    """The engine's speed with some tokens in the cache already.
+
+    Attributes:
+        history: Tokens in the cache before the prompt.
+        prefill_tokens_per_second: Reading the prompt behind them.
+        decode_tokens_per_second: One token a step behind the prompt.
+    """
+
+    history: int
+    prefill_tokens_per_second: Spread
+    decode_tokens_per_second: Spread
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What a bundle does on this machine.
+
+    Attributes:
+        model_id: The model.
+        recipe: How its weights are stored.
+        profile: The board it was exported for.
+        runtime: The engine.
+        threads: Threads that computed.
+        prompt_tokens: Tokens of each prompt.
+        new_tokens: Tokens decoded after it.
+        rounds: Measurements of each speed.
+        depths: The engine's speeds; the first is that of an empty cache.
+        text_decode_tokens_per_second: Decoding with an empty cache as an application gets it:
+            sampling (greedy) and text included.
+        load_seconds: Opening the bundle and loading the engine, in a fresh process.
+        cold_start_seconds: From the start of a process to the first token of a short prompt; the
+            files may be in the system's cache.
+        peak_rss_bytes: Of a process that answered one such request.
+        anonymous_rss_bytes: The part of its memory, at the end, that no file backs; None where the
+            system does not say.
+    """
+
+    model_id: str
+    recipe: str
+    profile: str
+    runtime: str
+    threads: int
+    prompt_tokens: int
+    new_tokens: int
+    rounds: int
+    depths: tuple[DepthFigures, ...]
+    text_decode_tokens_per_second: Spread
+    load_seconds: Spread
+    cold_start_seconds: Spread
+    peak_rss_bytes: int
+    anonymous_rss_bytes: int | None
+
+
+def profile_bundle(
+    path: str | os.PathLike[str],
+    *,
+    prompt_tokens: int | None = None,
+    new_tokens: int | None = None,
+    history: Sequence[int] = (),
+    rounds: int = 5,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> BenchReport:
+    """Measure a bundle.
+
+    Args:
+        path: The bundle's folder.
+        prompt_tokens: Tokens of the prompt; None: 512, or what the context has room for.
+        new_tokens: Tokens to decode; None: 128, or a quarter of a shorter context.
+        history: Further depths of the cache at which to measure; an empty one always is.
+        rounds: Measurements of each figure.
+        threads: As for `edgewise.runtime.load`.
+        progress: Told of each step.
+
+    Returns:
+        The figures.
+
+    Raises:
+        ProfilerError: The numbers make no sense, or the context has no room for them.
+        EdgewiseError: The bundle can not be loaded.
+    """
+    report = progress if progress is not None else _silent
+    _check_rounds(rounds)
+    manifest = open_bundle(path).manifest
+    lengths = _Lengths.settle(manifest, prompt_tokens, new_tokens, history)
+    starts = min(rounds, COLD_STARTS)
+    cold = []
+    for number in range(starts):
+        report("start", number, starts)
+        cold.append(
+            measure_cold_start(
+                Path(path),
+                threads=threads,
+                prompt_tokens=lengths.prompt,
+                new_tokens=lengths.new,
+            )
+        )
+    report("start", starts, starts)
+    speeds = _measure_speeds(path, lengths, rounds, threads, report)
+    anonymous = [start.anonymous_rss_bytes for start in cold]
+    return BenchReport(
+        model_id=manifest.model_id,
+        recipe=manifest.recipe,
+        profile=manifest.profile,
+        runtime=manifest.runtime,
+        threads=speeds.threads,
+        prompt_tokens=lengths.prompt,
+        new_tokens=lengths.new,
+        rounds=rounds,
+        depths=speeds.depths,
+        text_decode_tokens_per_second=speeds.text_decode,
+        load_seconds=Spread.of([start.load_seconds for start in cold]),
+        cold_start_seconds=Spread.of([start.first_token_seconds for start in cold]),
+        peak_rss_bytes=max(start.peak_rss_bytes for start in cold),
+        anonymous_rss_bytes=max((count for count in anonymous if count is not None), default=None),
+    )
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Tokens of each part of a measurement, which together fit into the context."""
+
+    prompt: int
+    new: int
+    histories: tuple[int, ...]  # ascending, the first is 0
+
+    @classmethod
+    def settle(
+        cls,
+        manifest: Manifest,
+        prompt: int | None,
+        new: int | None,
+        histories: Sequence[int],
+    ) -> _Lengths:
+        context = manifest.context_length
+        for name, value in (("prompt_tokens", prompt), ("new_tokens", new)):
+            if value is not None and value < 1:
+                raise ProfilerError(f"{name} is {value}; accepted: a whole number from 1.")
+        if wrong := [value for value in histories if value < 0]:
+            raise ProfilerError(f"history is {wrong[0]}; accepted: a whole number from 0.")
+        deepest = max(histories, default=0)
+        if new is None:
+            new = min(DEFAULT_NEW_TOKENS, max(1, (context - deepest) // 4))
+        if prompt is None:
+            prompt = min(DEFAULT_PROMPT_TOKENS, max(1, context - deepest - new))
+        total = deepest + prompt + new
+        if total > context:
+            raise ProfilerError(
+                f"{deepest} tokens of history, {prompt} of prompt and {new} new ones are {total}; "
+                f"the context of {manifest.model_id} holds {context}, so take fewer."
+            )
+        return cls(prompt, new, tuple(sorted({0, *histories})))
+
+
+@dataclass(frozen=True)
+class _Speeds:
+    threads: int
+    depths: tuple[DepthFigures, ...]
+    text_decode: Spread
+
+
+def _measure_speeds(
+    path: str | os.PathLike[str],
+    lengths: _Lengths,
+    rounds: int,
+    threads: int | None,
+    report: Progress,
+) -> _Speeds:
+    from edgewise.runtime.step_timing import (  # noqa: PLC0415 - loads numpy and the tokenizer
+        decode_seconds,
+        load_for_timing,
+        prefill_seconds,
+        text_decode_rate,
+    )
+
+    source = random.Random(SEED)  # noqa: S311 - no secret: the ids of a measurement
+    steps = rounds * len(lengths.histories)
+    report("measure", 0, steps)
+    loaded = load_for_timing(path, threads=threads)
+    backend = loaded.backend
+
+    def random_ids(count: int) -> list[int]:
+        return [source.randrange(backend.vocabulary_size) for _ in range(count)]
+
+    with loaded.model:
+        # The first steps allocate, bind and warm caches; they stand for no later one.
+        prefill_seconds(backend, random_ids(lengths.prompt))
+        decode_seconds(backend, random_ids(1), past=lengths.prompt)
+        depths, texts = [], []
+        for place, history in enumerate(lengths.histories):
+            if history:
+                prefill_seconds(backend, random_ids(history))
+            prefills, decodes = [], []
+            for number in range(rounds):
+                past = history + lengths.prompt
+                ids = random_ids(lengths.prompt)
+                prefills.append(lengths.prompt / prefill_seconds(backend, ids, past=history))
+                decodes.append(
+                    lengths.new / decode_seconds(backend, random_ids(lengths.new), past=past)
+                )
+                if not history:
+                    texts.append(text_decode_rate(loaded, ids, new_tokens=lengths.new))
+                report("measure", place * rounds + number + 1, steps)
+            depths.append(DepthFigures(history, Spread.of(prefills), Spread.of(decodes)))
+    return _Speeds(loaded.threads, tuple(depths), Spread.of(texts))
+
+
+def _check_rounds(rounds: int) -> None:
+    if not 1 <= rounds <= ROUNDS_MAX:
+        raise ProfilerError(f"rounds is {rounds}; accepted: a whole number from 1 to {ROUNDS_MAX}.")
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report to nobody."""

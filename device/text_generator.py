@@ -1,0 +1,59 @@
+"""What an agent needs of a model, written by its consumer, so that anything that streams will do.
+
+``edgewise.runtime.load(bundle)`` gives one; tests script theirs.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Generator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
+
+from edgewise.runtime.generation import Piece
+from edgewise.runtime.options import GenerationOptions
+
+_DISTRIBUTIONS = ("edgewise", "onnxruntime", "paho-mqtt")
+
+
+class TextGenerator(Protocol):
+    """A model that answers a prompt in pieces.
+
+    It is called from one thread, one generation at a time. An ``EdgewiseError`` from it is the
+    requester's to mend and reaches the requester; any other exception is logged and reaches nobody.
+    """
+
+    def stream(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        options: GenerationOptions,
+    ) -> Generator[Piece, None, None]:
+        """Generate.
+
+        Args:
+            prompt: A text, or a conversation of {"role": ..., "content": ...}.
+            options: How to generate.
+
+        Returns:
+            The pieces of the answer; the last has ``finished`` set. Closing it cancels.
+        """
+        ...
+
+
+def describe_model(model: TextGenerator) -> dict[str, Any]:
+    """Return what the model's manifest says about it, as far as it has one."""
+    manifest = getattr(model, "manifest", None)
+    names = ("model_id", "architecture", "parameters", "recipe", "profile", "context_length")
+    found = {name: getattr(manifest, name, None) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, str | int)}
+
+
+def describe_versions() -> dict[str, str]:
+    """Return the versions of what runs here: Python's, ours, the runtime's, the MQTT client's."""
+    versions = {"python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # run from a work tree, or without that runtime
+            continue
+    return versions

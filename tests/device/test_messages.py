@@ -1,0 +1,264 @@
+"""The wire: every message survives the way out and back; nothing else gets in."""
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgewise.device.errors import WireError
+from edgewise.device.messages import (
+    FINAL_STATUSES,
+    FINISH_REASONS,
+    MAX_COUNT,
+    MAX_REQUEST_BYTES,
+    ROLES,
+    Accepted,
+    Busy,
+    Cancel,
+    ChatMessage,
+    Chunk,
+    ErrorCode,
+    Failure,
+    Final,
+    Reply,
+    Request,
+    Usage,
+    parse_cancel,
+    parse_reply,
+    parse_request,
+    request_id_of,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+ids = st.text("abcXYZ019._:-", min_size=1, max_size=64)
+counts = st.integers(0, MAX_COUNT)
+measures = st.floats(0, 1e9)
+
+
+def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+chats = st.lists(st.builds(ChatMessage, st.sampled_from(ROLES), texts), min_size=1, max_size=4)
+requests = st.builds(
+    Request,
+    id=ids,
+    max_tokens=optional(st.integers(1, 65_536)),
+    temperature=optional(st.floats(0, 100)),
+    top_k=optional(st.integers(0, 1_000_000)),
+    top_p=optional(st.floats(0, 1)),
+    min_p=optional(st.floats(0, 1)),
+    repetition_penalty=optional(st.floats(0.01, 100)),
+    seed=optional(st.integers(0, 2**63 - 1)),
+    stop=st.lists(texts.filter(bool), max_size=16).map(tuple),
+    raw=st.booleans(),
+    priority=st.integers(0, 9),
+    deadline_ms=optional(st.integers(1, 86_400_000)),
+    stream=st.booleans(),
+).flatmap(
+    lambda request: (
+        texts.map(lambda prompt: replace(request, prompt=prompt))
+        | chats.map(lambda chat: replace(request, messages=tuple(chat)))
+    )
+)
+usages = st.builds(
+    Usage,
+    prompt_tokens=optional(counts),
+    generated_tokens=optional(counts),
+    queue_ms=optional(measures),
+    time_to_first_token_ms=optional(measures),
+    total_ms=optional(measures),
+    tokens_per_second=optional(measures),
+    peak_rss_bytes=optional(counts),
+)
+replies: st.SearchStrategy[Reply] = (
+    st.builds(Accepted, ids, counts)
+    | st.builds(Chunk, ids, counts, texts)
+    | st.builds(Busy, ids, counts, counts)
+    | st.builds(Failure, ids, st.sampled_from([int(code) for code in ErrorCode]), texts)
+    | st.builds(
+        Final,
+        ids,
+        st.sampled_from(FINAL_STATUSES),
+        texts,
+        counts,
+        usages,
+        optional(st.sampled_from(FINISH_REASONS)),
+    )
+)
+
+
+@given(requests)
+def test_a_request_survives_the_wire(request: Request) -> None:
+    assert parse_request(request.encode()) == request
+
+
+@given(replies)
+def test_a_reply_survives_the_wire(reply: Reply) -> None:
+    assert parse_reply(reply.encode()) == reply
+
+
+@given(ids)
+def test_a_cancel_survives_the_wire(request_id: str) -> None:
+    assert parse_cancel(Cancel(request_id).encode()) == Cancel(request_id)
+
+
+@given(replies, st.data())
+def test_a_reply_with_a_field_more_or_less_is_refused(reply: Reply, data: st.DataObject) -> None:
+    value = json.loads(reply.encode())
+    with pytest.raises(WireError, match="unknown fields"):
+        parse_reply(json.dumps({**value, "surprise": 1}).encode())
+    needed = sorted(set(value) - {"finish_reason", "status"})
+    missing = data.draw(st.sampled_from(needed))
+    value.pop(missing)
+    if missing == "fin" and not isinstance(reply, Final | Busy | Failure):
+        return  # its absence says the same
+    with pytest.raises(WireError):
+        parse_reply(json.dumps(value).encode())
+
+
+def test_the_payloads_are_those_of_the_protocol() -> None:
+    usage = Usage(prompt_tokens=3, tokens_per_second=2.5)
+    digest = hashlib.sha256("Grüße".encode()).hexdigest()
+    assert json.loads(Request("a", prompt="Hi").encode()) == {"v": 1, "id": "a", "prompt": "Hi"}
+    assert json.loads(Accepted("a", 2).encode()) == {
+        "v": 1,
+        "id": "a",
+        "fin": False,
+        "status": "accepted",
+        "queue_depth": 2,
+    }
+    assert json.loads(Chunk("a", 0, "x").encode()) == {
+        "v": 1,
+        "id": "a",
+        "seq": 0,
+        "text": "x",
+        "fin": False,
+    }
+    assert json.loads(Final("a", "ok", "Grüße", 4, usage, "stop").encode()) == {
+        "v": 1,
+        "id": "a",
+        "fin": True,
+        "status": "ok",
+        "text": "Grüße",
+        "n_chunks": 4,
+        "sha256": digest,
+        "finish_reason": "stop",
+        "usage": {"prompt_tokens": 3, "tokens_per_second": 2.5},
+    }
+    assert json.loads(Busy("a", 500, 8).encode()) == {
+        "v": 1,
+        "id": "a",
+        "fin": True,
+        "status": "busy",
+        "code": 429,
+        "retry_after_ms": 500,
+        "queue_depth": 8,
+    }
+    assert json.loads(Failure("a", ErrorCode.CONFLICT, "no").encode()) == {
+        "v": 1,
+        "id": "a",
+        "fin": True,
+        "status": "error",
+        "code": 409,
+        "message": "no",
+    }
+
+
+GOOD: dict[str, Any] = {"v": 1, "id": "q1", "prompt": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"v": 2}, "version 2"),
+        ({"v": True}, "version True"),
+        ({"v": "1"}, "version '1'"),
+        ({"v": None}, "no field 'v'"),
+        ({"id": None}, "no field 'id'"),
+        ({"id": ""}, "'id' must be"),
+        ({"id": "a b"}, "'id' must be"),
+        ({"id": "a/b"}, "'id' must be"),
+        ({"id": "a+"}, "'id' must be"),
+        ({"id": "#"}, "'id' must be"),
+        ({"id": "$x"}, "'id' must be"),
+        ({"id": "é"}, "'id' must be"),
+        ({"id": "a\n"}, "'id' must be"),
+        ({"id": "x" * 65}, "'id' must be"),
+        ({"id": 7}, "'id' must be"),
+        ({"prompt": None}, "exactly one"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "exactly one"),
+        ({"prompt": None, "messages": []}, "1 to 256"),
+        ({"prompt": None, "messages": {}}, "1 to 256"),
+        ({"prompt": None, "messages": ["x"]}, "must be an object"),
+        ({"prompt": None, "messages": [{"role": "robot", "content": "x"}]}, "accepted: system"),
+        ({"prompt": None, "messages": [{"role": "user"}]}, "'content'"),
+        ({"prompt": None, "messages": [{"role": "user", "content": "x", "y": 1}]}, "unknown"),
+        ({"prompt": 5}, "'prompt' must be a string"),
+        ({"max_tokens": 0}, "from 1 to"),
+        ({"max_tokens": 1.5}, "whole number"),
+        ({"max_tokens": True}, "whole number"),
+        ({"max_tokens": 10**30}, "whole number"),
+        ({"temperature": "hot"}, "a number"),
+        ({"temperature": True}, "a number"),
+        ({"temperature": -1}, "0 to 100"),
+        ({"top_p": 1.1}, "0 to 1"),
+        ({"seed": -1}, "whole number"),
+        ({"stop": "x"}, "list"),
+        ({"stop": [""]}, "each text"),
+        ({"stop": [5]}, "each text"),
+        ({"stop": ["x"] * 17}, "list"),
+        ({"raw": 1}, "true or false"),
+        ({"priority": 10}, "0 to 9"),
+        ({"deadline_ms": 0}, "from 1"),
+        ({"stream": "yes"}, "true or false"),
+        ({"sender": "admin"}, "unknown fields: 'sender'"),
+        ({"schema": {}}, "unknown fields: 'schema'"),
+    ],
+)
+def test_a_request_that_breaks_a_rule_is_refused(change: dict[str, Any], reason: str) -> None:
+    payload = json.dumps({**GOOD, **change}).encode()
+    with pytest.raises(WireError, match=f"(?i){reason}") as caught:
+        parse_request(payload)
+    assert caught.value.request_id == ("q1" if "id" not in change else None)
+
+
+def test_an_error_does_not_repeat_a_long_value() -> None:
+    with pytest.raises(WireError) as caught:
+        parse_request(json.dumps({**GOOD, "max_tokens": "x" * 10_000}).encode())
+    assert len(str(caught.value)) < 200
+
+
+def test_a_request_that_is_too_large_says_so_with_its_own_code() -> None:
+    payload = json.dumps({**GOOD, "prompt": "x" * MAX_REQUEST_BYTES}).encode()
+    with pytest.raises(WireError) as caught:
+        parse_request(payload)
+    assert caught.value.code == ErrorCode.TOO_LARGE
+
+
+def test_a_final_whose_text_was_changed_is_refused() -> None:
+    value = json.loads(Final("a", "ok", "yes", 0, Usage()).encode())
+    value["text"] = "no"
+    with pytest.raises(WireError, match="sha256"):
+        parse_reply(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Accepted("a", 0), Chunk("a", 0, "x"), Busy("a", 1, 1), Final("a", "ok", "", 0, Usage())],
+)
+def test_a_reply_whose_fin_contradicts_its_status_is_refused(reply: Reply) -> None:
+    value = json.loads(reply.encode())
+    value["fin"] = not value["fin"]
+    with pytest.raises(WireError, match="fin"):
+        parse_reply(json.dumps(value).encode())
+
+
+def test_the_id_of_any_message_is_found_where_there_is_one() -> None:
+    assert request_id_of(b'{"id":"x","anything":[1]}') == "x"
+    assert request_id_of(b'{"id":"a/b"}') is None
+    assert request_id_of(b"rubbish") is None

@@ -1,0 +1,105 @@
+"""The onnxruntime back end beside its arithmetic, which tests/exporter/graph compares."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from tiny_checkpoint import load_case, write_checkpoint
+
+from edgewise.exporter import export
+from edgewise.runtime import load, open_bundle
+from edgewise.runtime.backends.onnx import OnnxBackend
+from edgewise.runtime.backends.protocol import Backend, BackendError
+from edgewise.runtime.bundle import Bundle, describe_file, write_manifest
+
+PAST = np.zeros(1, np.int32)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("onnx")
+    checkpoint = write_checkpoint(load_case("qwen2_tied"), folder / "checkpoint")
+    return export(
+        str(checkpoint),
+        profile="raspberry_pi_5",
+        output=folder / "bundle",
+        recipe="fp32",
+        verification=False,
+    ).bundle
+
+
+@pytest.fixture
+def backend(bundle):
+    backend = OnnxBackend(bundle, threads=1, slots=2, capacity=16)
+    yield backend
+    backend.close()
+
+
+def test_it_fulfils_the_protocol(backend):
+    fulfilled: Backend = backend
+    assert (fulfilled.slots, fulfilled.capacity, fulfilled.vocabulary_size) == (2, 16, 300)
+
+
+def test_a_second_close_does_nothing(bundle):
+    backend = OnnxBackend(bundle, threads=1, capacity=16)
+    backend.close()
+    backend.close()
+
+
+def test_slots_do_not_touch_each_other(backend):
+    first = np.asarray([[5, 6, 7, 8]])
+    expected = backend.step(0, first, PAST)[0].copy()
+    backend.step(1, np.asarray([[9, 10, 11, 12, 13]]), PAST)
+    again = backend.step(0, np.asarray([[8]]), np.asarray([3], np.int32))[0]
+    assert np.abs(again - expected).max() < 1e-5
+
+
+def test_a_failure_of_the_engine_is_a_backend_error(backend, capfd):
+    """A token outside of the vocabulary is what a session never gives."""
+    with pytest.raises(BackendError, match=r"onnxruntime [\d.]+ failed while it computed 2 tokens"):
+        backend.step(0, np.asarray([[1, 300]]), PAST)
+    assert np.isfinite(backend.step(0, np.asarray([[1, 299]]), PAST)).all()  # and it goes on
+
+
+def test_a_graph_that_can_not_be_loaded_is_a_backend_error(bundle, tmp_path):
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    (tmp_path / "bundle" / "model.onnx").write_bytes(b"no graph")
+    files = tuple(
+        describe_file(tmp_path / "bundle", file.role, file.path) for file in bundle.manifest.files
+    )
+    write_manifest(tmp_path / "bundle", dataclasses.replace(bundle.manifest, files=files))
+    with pytest.raises(BackendError, match=r"can not load model\.onnx of bundle: .*Export"):
+        load(tmp_path / "bundle")
+
+
+def test_providers_that_are_not_installed_fall_back_to_the_cpu(bundle):
+    manifest = dataclasses.replace(
+        bundle.manifest, execution_providers=("CUDAExecutionProvider", "XnnpackExecutionProvider")
+    )
+    backend = OnnxBackend(dataclasses.replace(bundle, manifest=manifest), threads=1, capacity=16)
+    assert np.isfinite(backend.step(0, np.asarray([[1, 2]]), PAST)).all()
+    backend.close()
+
+
+def test_the_cache_takes_no_memory_before_it_is_written(bundle):
+    """A long context may cost address space only."""
+    from edgewise.common.process_memory import anonymous_rss_bytes
+
+    before = anonymous_rss_bytes()
+    if before is None:
+        pytest.skip("the kernel does not report anonymous memory")
+    capacity = 1 << 18  # tokens: 3 layers, 2 heads of 16, keys and values: 384 bytes a token, twice
+    backend = OnnxBackend(bundle, threads=1, capacity=capacity)
+    backend.step(0, np.asarray([[1, 2, 3]]), PAST)
+    after = anonymous_rss_bytes()
+    assert after is not None
+    assert after - before < 32 << 20
+    backend.close()
+
+
+def test_a_missing_manifest_file_never_reaches_the_engine(bundle, tmp_path):
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    (tmp_path / "bundle" / "model.onnx.data").unlink()
+    with pytest.raises(Exception, match=r"model\.onnx\.data is missing"):
+        open_bundle(tmp_path / "bundle")
