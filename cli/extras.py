@@ -13,7 +13,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "export": ("gguf", "huggingface_hub", "ml_dtypes", "onnx"),
         "demo": ("gguf", "huggingface_hub", "ml_dtypes", "onnx", "amqtt"),
-        "litert": ("ai_edge_litert",),
+        "litert": ("ai_edge_litert", "flatbuffers"),
         "optimum": ("optimum",),
     }
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
@@ -18,7 +19,8 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
 
-RUNTIMES = ("onnx",)  # what this version writes
+RuntimeName = Literal["onnx", "tflite"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version writes
 HEAD_SIZE_MULTIPLE = 16  # features; onnxruntime's GroupQueryAttention rotates only such heads
 
 
@@ -36,7 +38,7 @@ class ExportPlan:
     configuration: DecoderConfiguration
     tensors: Mapping[str, TensorSpecification]
     profile: Profile
-    runtime: str
+    runtime: RuntimeName
     recipe: Recipe
     context_length: int  # tokens
 
@@ -110,7 +112,7 @@ def make_plan(
     Args:
         checkpoint: The opened checkpoint; no weight is read.
         profile: The board.
-        runtime: "onnx", or None for the profile's choice.
+        runtime: "onnx" or "tflite", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice.
         context_length: Tokens of cache, or None for the most that model and profile allow.
 
@@ -152,15 +154,16 @@ def _check_head_size(configuration: DecoderConfiguration) -> None:
         )
 
 
-def _available_runtime(profile: Profile, runtime: str | None) -> str:
+def _available_runtime(profile: Profile, runtime: str | None) -> RuntimeName:
     chosen = runtime if runtime is not None else profile.runtime
-    if chosen not in RUNTIMES:
-        asked = "was asked for" if runtime is not None else f"is what {profile.name} runs best"
-        raise PlanError(
-            f"{chosen!r} {asked}, but this version of Edgewise exports {', '.join(RUNTIMES)} only; "
-            f"choose it with --format {RUNTIMES[0]}"
-        )
-    return chosen
+    for known in RUNTIMES:
+        if chosen == known:
+            return known
+    asked = "was asked for" if runtime is not None else f"is what {profile.name} runs best"
+    raise PlanError(
+        f"{chosen!r} {asked}, but this version of Edgewise exports {' and '.join(RUNTIMES)} only; "
+        f"choose one with --format {RUNTIMES[0]}"
+    )
 
 
 def _checked_recipe(profile: Profile, runtime: str, text: str | None) -> Recipe:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import os
 import re
 import sys
@@ -24,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,6 @@ POSITIONS = "positions"
 LAST_TOKEN = "last_token"  # noqa: S105  # a name, no secret
 LOGITS = "logits"
 
-_PACKAGE = "ai_edge_litert"
 _LOCK_FOR_WRITING = 1  # kLiteRtTensorBufferLockModeWrite
 # Notes of the library on what it loads, and the lines that continue one.
 _NOTE, _CONTINUED = re.compile(rb"(?:INFO|WARNING): "), "└".encode()
@@ -50,7 +48,15 @@ Array = NDArray[Any]
 class LitertBackend:
     """Fulfils ``Backend`` with LiteRT."""
 
-    def __init__(self, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        slots: int = 1,
+        capacity: int,
+        keep_packed: bool = True,
+    ) -> None:
         """Load the graphs and lay out the cache.
 
         Args:
@@ -58,6 +64,7 @@ class LitertBackend:
             threads: Threads that compute one step.
             slots: Sequences that can be held at once.
             capacity: Tokens that each slot can hold.
+            keep_packed: Keep packed weights in a file for later loads.
 
         Raises:
             BackendError: Neither engine can load the graphs.
@@ -65,7 +72,9 @@ class LitertBackend:
         self.slots = slots
         self.capacity = capacity
         self.vocabulary_size = bundle.manifest.vocabulary_size
-        self._engine = load_engine(bundle, threads=threads, slots=slots, capacity=capacity)
+        self._engine = load_engine(
+            bundle, threads=threads, slots=slots, capacity=capacity, keep_packed=keep_packed
+        )
         self._logits = np.empty((slots, self.vocabulary_size), np.float32)
 
     def step(
@@ -160,15 +169,19 @@ class _Feed:
 class CompiledEngine:
     """Runs graphs by ``CompiledModel``."""
 
-    def __init__(self, bundle: Bundle, *, threads: int, slots: int) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int, slots: int, keep_packed: bool = True
+    ) -> None:
         """Load the model, packing its weights into the cache file if there is none yet.
 
         Raises:
             ImportError: This release of the library is too old, or another library is installed.
             RuntimeError: The library can not load the model.
         """
-        self._library: ModuleType = importlib.import_module(f"{_PACKAGE}.compiled_model")
-        self._model: Any = self._load(bundle.file("graph"), threads)
+        from ai_edge_litert import compiled_model  # noqa: PLC0415  # may be another library
+
+        self._library: ModuleType = compiled_model
+        self._model: Any = self._load(bundle.file("graph"), threads, keep_packed=keep_packed)
         self._names = _Names.of(bundle.manifest.cache)
         self._indices: dict[str, int] = {}
         graphs = []
@@ -206,7 +219,9 @@ class CompiledEngine:
             self._caches.clear()
             self._model = None
 
-    def _load(self, path: Path, threads: int) -> Any:
+    def _load(self, path: Path, threads: int, *, keep_packed: bool) -> Any:
+        if not keep_packed:
+            return self._open(path, threads, None)
         cache_file = WeightCacheFile(path, metadata.version("ai-edge-litert"))
         cached = cache_file.usable()
         if cached is not None:
@@ -394,7 +409,9 @@ class _LoadedGraph:
         self._positions = past
 
 
-def load_engine(bundle: Bundle, *, threads: int, slots: int, capacity: int) -> Engine:
+def load_engine(
+    bundle: Bundle, *, threads: int, slots: int, capacity: int, keep_packed: bool
+) -> Engine:
     """Return the first engine that can load a bundle.
 
     Raises:
@@ -402,7 +419,7 @@ def load_engine(bundle: Bundle, *, threads: int, slots: int, capacity: int) -> E
     """
     causes = []
     try:
-        return CompiledEngine(bundle, threads=threads, slots=slots)
+        return CompiledEngine(bundle, threads=threads, slots=slots, keep_packed=keep_packed)
     except (ImportError, AttributeError, metadata.PackageNotFoundError, RuntimeError) as error:
         causes.append(f"CompiledModel: {error}")
     try:
@@ -418,9 +435,10 @@ def load_engine(bundle: Bundle, *, threads: int, slots: int, capacity: int) -> E
 
 def _interpreter_library() -> ModuleType:
     try:
-        return importlib.import_module(f"{_PACKAGE}.interpreter")
+        from ai_edge_litert import interpreter  # noqa: PLC0415  # either library will do
     except ImportError:
-        return importlib.import_module("tflite_runtime.interpreter")
+        from tflite_runtime import interpreter  # noqa: PLC0415  # either library will do
+    return cast(ModuleType, interpreter)
 
 
 def _view(buffer: Any) -> Array:
@@ -454,8 +472,9 @@ def _capsule_pointer(capsule: object, name: bytes) -> int:
 
 
 def _c_library() -> ctypes.CDLL:
-    package = importlib.import_module(_PACKAGE)
-    folder = Path(str(package.__file__)).parent
+    import ai_edge_litert  # noqa: PLC0415  # may be another library
+
+    folder = Path(str(ai_edge_litert.__file__)).parent
     name = {"darwin": "libLiteRt.dylib", "win32": "libLiteRt.dll"}.get(sys.platform, "libLiteRt.so")
     library = ctypes.CDLL(str(folder / name))
     library.LiteRtLockTensorBuffer.argtypes = [

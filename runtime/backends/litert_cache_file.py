@@ -21,13 +21,15 @@ from pathlib import Path
 
 from edgewise.common.files import fsync_path
 
-FOLDER = ".cache"
+FOLDER, SUFFIX, BUILDING = ".cache", ".xnnpack", ".building"
 ENDS = 1 << 16  # bytes at either end that the checksum covers
 _FEATURES = re.compile(r"^(?:flags|Features|model name|CPU part)\s*:.*$", re.MULTILINE)
 
 
 class WeightCacheFile:
     """The place of one model's packed weights."""
+
+    _folder: Path | None
 
     def __init__(self, model: Path, runtime_version: str) -> None:
         """Find a folder that can be written.
@@ -37,18 +39,23 @@ class WeightCacheFile:
             runtime_version: Of the library that packs.
         """
         state = model.stat()
-        self._model_key = f"{zlib.crc32(os.fsencode(model)):08x}"
         machine = zlib.crc32(f"{runtime_version} {platform.machine()} {_cpu()}".encode())
+        own = model.parent / FOLDER
+        if _is_writable(own):
+            self._folder, self._model_key = own, model.name
+        else:
+            users = _users_folder()
+            self._folder = users if _is_writable(users) else None
+            self._model_key = f"{zlib.crc32(os.fsencode(model.absolute())):08x}"
         self._key = f"{self._model_key}-{state.st_size}-{state.st_mtime_ns}-{machine:08x}"
-        self._folder = next((f for f in _folders(model) if _is_writable(f)), None)
 
     def usable(self) -> Path | None:
         """Return the finished file of exactly this model on this machine; delete others."""
         if self._folder is None:
             return None
         found = None
-        for path in self._folder.glob(f"{self._model_key}-*.xnnpack"):
-            if path.name == f"{self._key}-{_content_key(path)}.xnnpack":
+        for path in self._folder.glob(f"{self._model_key}-*{SUFFIX}"):
+            if path.name == f"{self._key}-{_content_key(path)}{SUFFIX}":
                 found = path
             else:
                 with contextlib.suppress(OSError):  # another process may have been faster
@@ -59,7 +66,7 @@ class WeightCacheFile:
         """Return a new file to pack into, or None where nothing can be kept."""
         if self._folder is None:
             return None
-        path = self._folder / f"{self._key}.{os.getpid()}.building"
+        path = self._folder / f"{self._key}.{os.getpid()}{BUILDING}"
         path.unlink(missing_ok=True)
         return path
 
@@ -68,7 +75,7 @@ class WeightCacheFile:
         if not building.exists():
             return
         fsync_path(building)
-        final = building.with_name(f"{self._key}-{_content_key(building)}.xnnpack")
+        final = building.with_name(f"{self._key}-{_content_key(building)}{SUFFIX}")
         building.replace(final)
 
     def abandon(self, building: Path | None) -> None:
@@ -77,9 +84,13 @@ class WeightCacheFile:
             building.unlink(missing_ok=True)
 
 
-def _folders(model: Path) -> list[Path]:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return [model.parent / FOLDER, Path(home) / "edgewise"]
+def is_packed_weights(path: Path) -> bool:
+    """Tell whether a file of a bundle's folder was packed there, and may go with the bundle."""
+    return path.parent.name == FOLDER and path.suffix in (SUFFIX, BUILDING)
+
+
+def _users_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "edgewise"
 
 
 def _is_writable(folder: Path) -> bool:
