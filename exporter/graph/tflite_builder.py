@@ -32,7 +32,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgewise.exporter.graph.protocol import Activation, Attention, Rotary, Weight
 from edgewise.exporter.graph.tflite_file import TfliteFile
-from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, Shape, TfliteGraph
+from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
 from edgewise.exporter.graph.tflite_linear import LinearLowering
 from edgewise.exporter.graph.tflite_weights import WeightStore
 
@@ -165,20 +165,12 @@ class TfliteBuilder:
         tokens, size = self._tokens, attention.head_size
         heads, groups = attention.heads, attention.key_value_heads
         shared = heads // groups
-        split = g.reshape(query_key_value, (tokens, heads + 2 * groups, size), f"{name}/heads")
-        rotated = self._rotate_and_scale(split, attention, name)
-        query, new_key, new_value = (
-            self._heads_first(
-                g.slice(rotated, 1, begin, count, f"{name}/{part}"),
-                (1, groups, count // groups * tokens, size),
-                f"{name}/new_{part}",
-            )
-            for part, begin, count in (
-                ("query", 0, heads),
-                ("key", heads, groups),
-                ("value", heads + groups, groups),
-            )
-        )
+        rows = self._heads_first(query_key_value, heads + 2 * groups, name)
+        rotated = self._rotate_and_scale(rows, attention, name)
+        query = g.slice(rotated, 1, 0, heads, f"{name}/query")
+        query = g.reshape(query, (1, groups, shared * tokens, size), f"{name}/query_groups")
+        new_key = g.slice(rotated, 1, heads, groups, f"{name}/new_key")
+        new_value = g.slice(rotated, 1, heads + groups, groups, f"{name}/new_value")
         for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
             g.output(template.format(layer=attention.layer), edge)
         scores = g.matrix_product(query, new_key, f"{name}/new_scores", transposed=True)
@@ -247,11 +239,13 @@ class TfliteBuilder:
             options=schema.SoftmaxOptionsT(beta=1.0),
         )
 
-    def _heads_first(self, x: Edge, shape: Shape, name: str) -> Edge:
-        """Turn [T, heads, size] to [heads, T, size] and read it under a shape."""
-        if self._tokens > 1:  # for one token these are the same numbers
-            x = self._graph.transpose(x, (1, 0, 2), f"{name}/heads_first")
-        return self._graph.reshape(x, shape, name)
+    def _heads_first(self, x: Edge, heads: int, name: str) -> Edge:
+        """Turn [T, heads * size] to [1, heads, T, size]; one token's numbers stay in place."""
+        size = x.shape[1] // heads
+        if self._tokens > 1:
+            x = self._graph.reshape(x, (self._tokens, heads, size), f"{name}/tokens")
+            x = self._graph.transpose(x, (1, 0, 2), f"{name}/transposed")
+        return self._graph.reshape(x, (1, heads, self._tokens, size), f"{name}/heads")
 
     def _heads_last(self, x: Edge, heads: int, size: int, name: str) -> Edge:
         if self._tokens > 1:
@@ -260,27 +254,34 @@ class TfliteBuilder:
         return self._graph.reshape(x, (self._tokens, heads * size), f"{name}/context")
 
     def _rotate_and_scale(self, x: Edge, attention: Attention, name: str) -> Edge:
-        """Rotate queries and keys in [T, heads, size], scale queries, pass values.
+        """Rotate queries and keys in [1, heads, T, size], scale queries, pass values.
 
-        That is x * straight + (second half, first half, rest) * crossed, with tables that are made
-        once a graph: one multiplication for rotation and scale, and no cutting before it.
+        That is x * straight + (-second half, first half, 0) * crossed, with tables that are made
+        once a graph: one multiplication for rotation and scale, and no cutting before it. The
+        halves change places by a product with a matrix of ones, minus ones and zeros: exact, and
+        one operator.
         """
         g, rotary = self._graph, attention.rotary
         straight, crossed = self._head_tables(attention)
         result = g.binary(Operator.MUL, x, straight, f"{name}/straight")
         if rotary is None or crossed is None:
             return result
-        pairs = len(rotary.inverse_frequencies)
-        rest = x.shape[-1] - 2 * pairs
-        first, second, *unrotated = g.split(
-            x, (pairs, pairs, rest) if rest else (pairs, pairs), f"{name}/halves"
+        size, pairs = x.shape[-1], len(rotary.inverse_frequencies)
+        exchange = np.zeros((size, size), np.float32)
+        first, second = np.arange(pairs), np.arange(pairs, 2 * pairs)
+        exchange[first, second], exchange[second, first] = -1, 1
+        swapped = g.operator(
+            Operator.FULLY_CONNECTED,
+            [x, g.constant(f"exchange/{size}/{pairs}", exchange), None],
+            x.shape,
+            f"{name}/swapped",
+            options=schema.FullyConnectedOptionsT(keepNumDims=True),
         )
-        swapped = g.concatenate([second, first, *unrotated], f"{name}/swapped")
         swapped = g.binary(Operator.MUL, swapped, crossed, f"{name}/crossed")
         return g.binary(Operator.ADD, result, swapped, f"{name}/rotated")
 
     def _head_tables(self, attention: Attention) -> tuple[Edge, Edge | None]:
-        """Make the tables of `_rotate_and_scale`: [T or 1, heads, size] each."""
+        """Make the tables of `_rotate_and_scale`: [1, heads, T or 1, size] each."""
         counts = (attention.heads, attention.key_value_heads, attention.key_value_heads)
         key = (attention.rotary, counts, attention.head_size, attention.scale)
         if key not in self._head_factors:
@@ -288,11 +289,10 @@ class TfliteBuilder:
 
             def by_head(query: float, keys: float, values: float, part: str) -> Edge:
                 factors = np.repeat(np.asarray([query, keys, values], np.float32), counts)
-                return g.constant(f"{name}/{part}", factors[None, :, None])
+                return g.constant(f"{name}/{part}", factors[None, :, None, None])
 
             if attention.rotary is None:
-                passed = by_head(attention.scale, 1, 1, "scale")
-                self._head_factors[key] = (passed, None)
+                self._head_factors[key] = (by_head(attention.scale, 1, 1, "scale"), None)
             else:
                 cosine, sine = self._position_tables(attention.rotary, attention.head_size)
                 scale = by_head(attention.scale, 1, 0, "rotated_scale")
@@ -304,14 +304,13 @@ class TfliteBuilder:
         return self._head_factors[key]
 
     def _position_tables(self, rotary: Rotary, size: int) -> tuple[Edge, Edge]:
-        """Look up (cosine, cosine, 1) and (-sine, sine, 0) of the positions: [T, 1, size] each."""
+        """Look up (cosine, cosine, 1) and (sine, sine, 0) of the positions: [T, size] each."""
         cosine, sine = rotary.tables(self._positions)
         rest = (self._positions, size - 2 * cosine.shape[1])
         ones, zeros = np.ones(rest, np.float32), np.zeros(rest, np.float32)
-        table = np.concatenate([cosine, cosine, ones, -sine, sine, zeros], axis=1)
+        table = np.concatenate([cosine, cosine, ones, sine, sine, zeros], axis=1)
         name = f"rotary.{len(self._head_factors)}"
         rows = self._linear.table_rows(name, table, self._position)
-        rows = self._graph.reshape(rows, (self._tokens, 1, 2 * size), f"{name}/tokens")
         halves = self._graph.split(rows, (size, size), name)
         return halves[0], halves[1]
 

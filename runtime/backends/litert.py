@@ -13,13 +13,10 @@ filled. The logits that a step returns are valid until the next.
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import ctypes
-import os
-import re
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +27,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for, next_graph
+from edgewise.runtime.backends.litert_notes import drop_notes, without_notes
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle, CacheLayout
 
@@ -38,9 +36,6 @@ POSITIONS = "positions"
 LAST_TOKEN = "last_token"  # noqa: S105  # a name, no secret
 LOGITS = "logits"
 
-_LOCK_FOR_WRITING = 1  # kLiteRtTensorBufferLockModeWrite
-# Notes of the library on what it loads, and the lines that continue one.
-_NOTE, _CONTINUED = re.compile(rb"(?:INFO|WARNING): "), "└".encode()
 
 Array = NDArray[Any]
 
@@ -213,7 +208,7 @@ class CompiledEngine:
 
     def close(self) -> None:
         """See ``Engine``."""
-        with _quiet():
+        with without_notes():
             self._calls.clear()
             self._feeds.clear()
             self._caches.clear()
@@ -244,20 +239,29 @@ class CompiledEngine:
         options = library.Options(
             hardware_accelerators=library.HardwareAccelerator.CPU, cpu_options=cpu
         )
-        with _quiet():
-            return library.CompiledModel.from_file(str(path), options=options)
+        with without_notes():
+            model = library.CompiledModel.from_file(str(path), options=options)
+            # The first question about a buffer makes the library's own environment, which it ends
+            # with the process: both write notes.
+            name = next(iter(model.get_signature_list()))
+            model.create_input_buffer_by_name(name, TOKEN_IDS).get_tensor_details()
+        atexit.register(drop_notes)
+        return model
 
     def _feed(self, graph: Graph) -> _Feed:
         if graph.tokens not in self._feeds:
-            inputs, outputs = {}, {}
             details = self._model.get_input_tensor_details(graph.name)
-            for name in details.keys() - set(self._names.cache):
-                inputs[name] = self._model.create_input_buffer_by_name(graph.name, name)
-            for name in self._model.get_output_tensor_details(graph.name):
-                outputs[name] = self._model.create_output_buffer_by_name(graph.name, name)
+            results = self._model.get_output_tensor_details(graph.name)
+            inputs = {
+                name: self._model.create_input_buffer_by_name(graph.name, name)
+                for name in details.keys() - set(self._names.cache)
+            }
+            outputs = {
+                name: self._model.create_output_buffer_by_name(graph.name, name) for name in results
+            }
             feed = _Feed(
-                {name: _view(buffer) for name, buffer in inputs.items()},
-                {name: _view(buffer) for name, buffer in outputs.items()},
+                {name: _view(buffer, details[name]) for name, buffer in inputs.items()},
+                {name: _view(buffer, results[name]) for name, buffer in outputs.items()},
                 self._names,
             )
             self._feeds[graph.tokens] = (feed, inputs, outputs)
@@ -269,13 +273,15 @@ class CompiledEngine:
         if old is not None and old.positions == positions:
             return old
         graph = next(graph for graph in self.graphs if graph.cache == positions)
-        new = _BoundCache(
-            positions,
-            [
-                self._model.create_input_buffer_by_name(graph.name, name)
-                for name in self._names.cache
-            ],
-        )
+        details = self._model.get_input_tensor_details(graph.name)
+        buffers = [
+            self._model.create_input_buffer_by_name(graph.name, name) for name in self._names.cache
+        ]
+        views = [
+            _view(buffer, details[name])[0]
+            for name, buffer in zip(self._names.cache, buffers, strict=True)
+        ]
+        new = _BoundCache(positions, buffers, views)
         if old is not None:
             for source, target in zip(old.views, new.views, strict=True):
                 target[:, :past] = source[:, :past]
@@ -304,10 +310,10 @@ class CompiledEngine:
 class _BoundCache:
     """A slot's keys and values in buffers of the engine, and views of them."""
 
-    def __init__(self, positions: int, buffers: list[Any]) -> None:
+    def __init__(self, positions: int, buffers: list[Any], views: list[Array]) -> None:
         self.positions = positions
         self.buffers = buffers
-        self.views = [_view(buffer)[0] for buffer in buffers]  # [heads, S, size] each
+        self.views = views  # [heads, S, size] each
         for view in self.views:
             view[:] = 0  # what is masked must be finite all the same
 
@@ -329,7 +335,7 @@ class InterpreterEngine:
         library = _interpreter_library()
         layout = bundle.manifest.cache
         self._names = _Names.of(layout)
-        with _quiet():
+        with without_notes():
             self._interpreter = library.Interpreter(
                 model_path=str(bundle.file("graph")), num_threads=threads
             )
@@ -369,7 +375,7 @@ class InterpreterEngine:
 
     def _prepare(self, graph: Graph) -> _LoadedGraph:
         subgraph = self._wrapper.GetSubgraphIndexFromSignature(graph.name)
-        with _quiet():
+        with without_notes():
             self._wrapper.AllocateTensors(subgraph)
         signature = self._signatures[graph.name]
 
@@ -441,22 +447,19 @@ def _interpreter_library() -> ModuleType:
     return cast(ModuleType, interpreter)
 
 
-def _view(buffer: Any) -> Array:
-    """Return the memory of a host TensorBuffer as an array.
+def _view(buffer: Any, details: Mapping[str, Any]) -> Array:
+    """Return the memory of a host TensorBuffer as an array of the tensor's type and shape.
 
     The wheel's Python classes only copy; the C interface gives the address, which stays the same
     as long as the buffer lives. The array keeps the buffer alive.
     """
-    details = buffer.get_tensor_details()
     dtype = np.dtype(details["dtype"])
     shape = tuple(int(size) for size in details["shape"])
     handle = _capsule_pointer(buffer.capsule, b"LiteRtTensorBuffer")
     library = _c_library()
     address = ctypes.c_void_p()
-    if library.LiteRtLockTensorBuffer(handle, ctypes.byref(address), _LOCK_FOR_WRITING):
-        raise RuntimeError("a tensor buffer of LiteRT can not be mapped")
-    library.LiteRtUnlockTensorBuffer(handle)
-    if not address.value:
+    status = library.LiteRtGetTensorBufferHostMemory(handle, ctypes.byref(address))
+    if status or not address.value:
         raise RuntimeError("a tensor buffer of LiteRT has no host memory")
     size = int(np.prod(shape)) * dtype.itemsize
     memory = (ctypes.c_uint8 * size).from_address(address.value)
@@ -477,33 +480,8 @@ def _c_library() -> ctypes.CDLL:
     folder = Path(str(ai_edge_litert.__file__)).parent
     name = {"darwin": "libLiteRt.dylib", "win32": "libLiteRt.dll"}.get(sys.platform, "libLiteRt.so")
     library = ctypes.CDLL(str(folder / name))
-    library.LiteRtLockTensorBuffer.argtypes = [
+    library.LiteRtGetTensorBufferHostMemory.argtypes = [
         ctypes.c_void_p,
         ctypes.POINTER(ctypes.c_void_p),
-        ctypes.c_int,
     ]
-    library.LiteRtUnlockTensorBuffer.argtypes = [ctypes.c_void_p]
     return library
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's notes off the standard error; anything else passes.
-
-    The library has no switch for them: it writes to the descriptor itself.
-    """
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as collected:
-        kept = os.dup(2)
-        os.dup2(collected.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            collected.seek(0)
-            is_note = False
-            for line in collected:
-                is_note = bool(_NOTE.match(line)) or (is_note and line.startswith(_CONTINUED))
-                if not is_note:
-                    os.write(2, line)
