@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -91,14 +92,17 @@ def agent(
         raise click.UsageError("Missing option '--broker'; give its URL, or --embedded-broker.")
     if embedded_broker:
         require_extra("demo", "The embedded broker")
-    from edgewise.device import Agent, EmbeddedBroker
+    from edgewise.device import Agent, BrokerAddress, EmbeddedBroker
+    from edgewise.device.topics import DeviceTopics
     from edgewise.runtime import load
 
+    # What is mistyped is told before a model is loaded, which may take long.
+    DeviceTopics(root, device)
     files = tls_files(tls_ca, tls_cert, tls_key)
-    port = embedded_port(broker) if embedded_broker else 0
-    _log_to_stderr(debug=bool(context_.find_root().params.get("debug")))
+    url = broker or ""
+    port = embedded_port(broker) if embedded_broker else BrokerAddress.parse(url).port
     with contextlib.ExitStack() as stack:
-        url = broker or ""
+        stack.enter_context(_logging(debug=bool(context_.find_root().params.get("debug"))))
         if embedded_broker:
             own_broker = stack.enter_context(EmbeddedBroker(port=port))
             url, protocol = own_broker.url, own_broker.protocol
@@ -131,13 +135,22 @@ def embedded_port(broker: str | None) -> int:
     return address.port
 
 
-def _log_to_stderr(*, debug: bool) -> None:
+@contextlib.contextmanager
+def _logging(*, debug: bool) -> Iterator[None]:
+    """Write the log to stderr while the block lasts."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("edgewise").setLevel(logging.DEBUG if debug else logging.INFO)
+    levels = {"": logging.WARNING, "edgewise": logging.DEBUG if debug else logging.INFO}
     if not debug:
         # The embedded broker lets each client that speaks MQTT 5 fail with a traceback from here.
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        levels["asyncio"] = logging.CRITICAL
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -99,10 +99,12 @@ def request(
     device too.
     """
     from edgewise.device import BrokerAddress, Requester
+    from edgewise.device.topics import DeviceTopics
     from edgewise.runtime import GenerationOptions
 
     settings = generation_settings(generation)
     options = GenerationOptions(**settings) if settings else None
+    DeviceTopics(root, device)  # refuses names that can be none
     address = BrokerAddress.parse(broker)
     files = tls_files(tls_ca, tls_cert, tls_key)
     text = console.read_prompt(prompt)

@@ -121,12 +121,16 @@ def sampling_defaults(generation: Mapping[str, Any]) -> SamplingDefaults:
 
 def tokenizer_config(files: TokenizerFiles) -> bytes:
     """Return a tokenizer_config.json for programs that expect one beside tokenizer.json."""
+    padding = files.end_token
+    if files.padding_token_id is not None:
+        tokenizer = tokenizers.Tokenizer.from_str(files.tokenizer_json)
+        padding = tokenizer.id_to_token(files.padding_token_id)
     config: dict[str, object] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": files.add_beginning_token,
         "bos_token": files.beginning_token,
         "eos_token": files.end_token,
-        "pad_token": files.end_token,
+        "pad_token": padding,
         "clean_up_tokenization_spaces": False,
     }
     if files.chat_template is not None:

@@ -112,8 +112,10 @@ class WeightFile:
         )
         start = 0
         for chunk in chunks:
-            target[:, start : start + len(chunk)] = chunk.T
-            start += len(chunk)
+            stop = start + len(chunk)
+            if stop <= shape[1]:
+                target[:, start:stop] = chunk.T
+            start = stop
         if start != shape[1]:
             raise ValueError(f"the pieces of {name!r} do not make up shape {shape}")
         target.flush()

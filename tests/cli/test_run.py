@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -229,8 +230,11 @@ def test_text_comes_through_a_pipe_as_it_is_made(spawn, slow_bundle):
 @pytest.mark.parametrize("json_options", [[], ["--json"], ["--json", "--stream"]])
 def test_ctrl_c_cancels_and_exits_with_130(spawn, slow_bundle, json_options):
     process = spawn("run", slow_bundle, "Hi", *json_options)
-    if json_options == ["--json"]:  # nothing comes before the end: wait until it is at work
-        time.sleep(2.5)
+    if json_options == ["--json"]:  # nothing comes before the end: wait until it loads the model
+        give_up = time.monotonic() + 60
+        while "tokenizers" not in Path(f"/proc/{process.pid}/maps").read_text():
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
         begun = b""
     else:
         begun = os.read(process.stdout.fileno(), 1)

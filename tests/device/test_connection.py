@@ -473,3 +473,37 @@ def test_unknown_protocols_and_stray_tls_files_are_refused(tmp_path: Any) -> Non
 
 def test_a_connection_that_was_never_started_closes(eventually: Any) -> None:
     Connection(BrokerAddress("127.0.0.1", 1), ConnectOptions("x")).close()
+
+
+def test_a_broker_that_has_gone_silent_is_given_up(connect: Any, eventually: Any) -> None:
+    """A half-open connection: the other end is gone, and no packet says so."""
+    with closing(
+        PaperBroker(lambda kind, _: b"\x20\x03\x00\x00\x00" if kind == CONNECT else b"")
+    ) as broker:
+        connection = connect(broker.port, options={"keepalive_seconds": 1})
+        ready(connection)
+        eventually(lambda: connection.losses >= 1 and connection.ready)
+        assert len(broker.connections) >= 2
+
+
+def test_packets_that_make_no_sense_cost_a_connection_and_no_more(
+    connect: Any, eventually: Any
+) -> None:
+    with closing(
+        PaperBroker(lambda kind, _: b"\x20\x03\x00\x00\x00" if kind == CONNECT else b"")
+    ) as broker:
+        connection = connect(broker.port)
+        ready(connection)
+        for number, packet in enumerate(
+            [
+                b"\x30\x02\x00\xff",
+                b"\x00\x00",
+                b"\x90\x00",
+                b"\xe0\x01\xff",
+                b"\x30\xff\xff\xff\xff\xff",
+            ]
+        ):
+            eventually(lambda n=number: connection.losses == n and connection.ready)
+            broker.connections[-1].sendall(packet)
+        eventually(lambda: connection.losses == 5 and connection.ready)
+        assert connection.alive

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import pytest
 from bundle_files import change_json
 from tiny_checkpoint import TEMPLATE, load_case
 
@@ -121,3 +122,19 @@ def test_nothing_in_a_bundle_names_the_machine_it_was_made_on(bundle, tiny_folde
     for path in bundle.path.iterdir():
         content = path.read_bytes()
         assert not [secret for secret in secrets if secret.encode() in content], path.name
+
+
+@pytest.mark.parametrize(("given", "written"), [("<begin>", "<begin>"), (None, "<end>")])
+def test_tokenizer_config_names_the_special_tokens(checkpoint, tmp_path, given, written):
+    change_json(checkpoint / "tokenizer_config.json", pad_token=given)
+    report = export(str(checkpoint), profile=BOARD, output=tmp_path / "bundle", recipe="fp32")
+    config = json.loads(report.bundle.read_text("tokenizer_config"))
+    assert config == {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": False,
+        "bos_token": "<begin>",
+        "eos_token": "<end>",
+        "pad_token": written,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": TEMPLATE,
+    }

@@ -114,6 +114,22 @@ def test_two_exports_are_the_same_to_the_byte(tiny_folder, tmp_path, recipe):
     assert bundles[0] == bundles[1]
 
 
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "keep"])
+def test_plain_weights_take_float32_activations_whether_said_or_not(tiny_folder, tmp_path, recipe):
+    trees = []
+    for index, text in enumerate((recipe, f"{recipe},activations=float32")):
+        report = export(
+            str(tiny_folder("qwen2_tied")),
+            profile=BOARD,
+            output=tmp_path / str(index),
+            recipe=text,
+            verification=False,
+        )
+        assert report.bundle.manifest.recipe == recipe
+        trees.append(tree(report.bundle.path))
+    assert trees[0] == trees[1]
+
+
 def test_progress_tells_every_stage_and_ends_at_all(tiny_folder, tmp_path):
     told: list[tuple[str, int, int]] = []
     export(

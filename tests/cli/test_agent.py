@@ -1,0 +1,304 @@
+"""``edgewise agent`` and ``edgewise request``, each a process of its own, over a real broker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from edgewise.device.topics import DEFAULT_ROOT
+from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+
+REPLY = "The capital of France is Paris 🙂."
+FINAL = {
+    "id": str,
+    "status": str,
+    "text": str,
+    "n_chunks": int,
+    "usage": {
+        "prompt_tokens": int,
+        "generated_tokens": int,
+        "queue_ms": float,
+        "time_to_first_token_ms": float,
+        "total_ms": float,
+        "tokens_per_second": float,
+        "peak_rss_bytes": int,
+    },
+    "finish_reason": (str, type(None)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _protocol_of_the_embedded_broker(monkeypatch):
+    """Spare each request the seconds in which MQTT 5 gets no answer; one test leaves them in."""
+    monkeypatch.setenv("EDGEWISE_REQUEST_PROTOCOL", "3.1.1")
+
+
+class RunningAgent:
+    """An agent with an embedded broker, and what it has written."""
+
+    def __init__(self, process):
+        self.process = process
+        self.lines = []
+        self.url = ""
+        for line in iter(process.stderr.readline, b""):
+            self.lines.append(line.decode())
+            if "listens on" in self.lines[-1]:
+                self.url = self.lines[-1].split()[-1].rstrip(".")
+            if "Connected to" in self.lines[-1]:
+                break
+        else:
+            raise AssertionError("".join(self.lines))
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        with contextlib.suppress(ValueError):  # closed by communicate()
+            self.lines += [line.decode() for line in iter(self.process.stderr.readline, b"")]
+
+    def stop(self, number):
+        self.process.send_signal(number)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+
+@pytest.fixture
+def start_agent(spawn):
+    def start(bundle, *options, device="kitchen"):
+        arguments = ("agent", "--bundle", bundle, "--device", device, "--embedded-broker")
+        return RunningAgent(spawn(*arguments, *options))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    """One agent for the tests that leave it as it is."""
+    import subprocess
+    import sys
+
+    bundle = write_fake_bundle(tmp_path_factory.mktemp("agent") / "bundle")
+    command = [sys.executable, "-m", "edgewise.cli", "agent", "--bundle", str(bundle)]
+    process = subprocess.Popen(
+        [*command, "--device", "kitchen", "--embedded-broker"], stderr=subprocess.PIPE
+    )
+    yield RunningAgent(process)
+    process.kill()
+    process.wait()
+
+
+def test_the_answer_comes_as_text_and_the_figures_on_stderr(edgewise, agent):
+    result = edgewise("request", "--broker", agent.url, "--device", "kitchen", "Hi")
+    assert result.code == 0
+    assert result.out == REPLY + "\n"
+    assert result.err.startswith("[5 prompt tokens | 37 generated | first token after ")
+    assert "tokens/s | peak memory " in result.err
+
+
+def test_json_is_the_final_message(edgewise, agent, check_shape):
+    arguments = ("request", "--broker", agent.url, "--device", "kitchen", "Hi", "--json")
+    result = edgewise(*arguments)
+    assert (result.code, result.err) == (0, "")
+    value = json.loads(result.out)
+    check_shape(value, FINAL)
+    assert (value["status"], value["text"], value["finish_reason"]) == ("ok", REPLY, "stop")
+
+
+def test_options_reach_the_device(edgewise, agent):
+    def ask(*options, stdin=b""):
+        arguments = ("request", "--broker", agent.url, "--device", "kitchen", "--json")
+        result = edgewise(*arguments, *options, stdin=stdin)
+        assert result.code == 0, result.err
+        return json.loads(result.out)
+
+    assert ask("Hi", "--max-tokens", "3")["text"] == "The"
+    assert ask("Hi", "--max-tokens", "3")["finish_reason"] == "length"
+    assert ask("Hi", "--stop", " France")["text"] == "The capital of"
+    assert ask("Hi", "--system", "Be brief")["usage"]["prompt_tokens"] == 5 + 10
+    assert ask("Hi", "--raw", "--max-tokens", "1")["usage"]["prompt_tokens"] == 2
+    assert ask(stdin=b"Hello\n")["usage"]["prompt_tokens"] == 5 + 3
+    assert ask("-", stdin=b"Hello\n", )["usage"]["prompt_tokens"] == 5 + 3  # fmt: skip
+    hot = ("Hi", "--raw", "--temperature", "5", "--max-tokens", "9")
+    assert ask(*hot, "--seed", "1")["text"] == ask(*hot, "--seed", "1")["text"]
+    assert ask(*hot, "--seed", "1")["text"] != ask(*hot, "--seed", "2")["text"]
+    for priority in ("0", "9"):
+        assert ask("Hi", "--priority", priority, "--client", "sensor-1")["text"] == REPLY
+
+
+def test_the_broker_can_stand_in_the_environment(edgewise, agent, monkeypatch):
+    monkeypatch.setenv("EDGEWISE_REQUEST_BROKER", agent.url)
+    monkeypatch.setenv("EDGEWISE_REQUEST_DEVICE", "kitchen")
+    assert edgewise("request", "Hi").out == REPLY + "\n"
+
+
+def test_a_broker_of_the_older_mqtt_is_found_out(edgewise, agent, monkeypatch):
+    monkeypatch.delenv("EDGEWISE_REQUEST_PROTOCOL")
+    arguments = ("request", "--broker", agent.url, "--device", "kitchen", "Hi")
+    assert edgewise(*arguments).out == REPLY + "\n"
+
+
+def test_what_the_device_refuses_is_one_sentence(edgewise, agent):
+    arguments = ("request", "--broker", agent.url, "--device", "kitchen")
+    message = edgewise(*arguments, "x" * 300).mistake()
+    assert "303 tokens" in message
+    assert "256" in message
+    assert "empty" in edgewise(*arguments, "").mistake()
+    assert "standard input is empty" in edgewise(*arguments).mistake()
+
+
+def test_a_device_that_is_not_there_is_told_with_those_that_are(edgewise, agent):
+    message = edgewise("request", "--broker", agent.url, "--device", "garden", "Hi").mistake()
+    assert "'garden'" in message
+    assert "kitchen" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--broker", "localhost:1883"], "mqtt://"),
+        (["--broker", "http://localhost"], "http://"),
+        (["--broker", "mqtt://"], "no host"),
+        (["--broker", "mqtt://h:99999"], "cannot be read"),
+        (["--broker", "mqtt://h/path"], "after the port"),
+        (["--broker", "mqtt://127.0.0.1:1"], "mqtt://127.0.0.1:1"),
+        (["--broker", "mqtt://host.invalid"], "host.invalid"),
+        (["--device", "a/b"], "'a/b'"),
+        (["--device", ""], "device name"),
+        (["--client", "a+b"], "'a+b'"),
+        (["--root", "#"], "'#'"),
+        (["--deadline", "0"], "--deadline"),
+        (["--deadline", "nan"], "--deadline"),
+        (["--deadline", "inf"], "--deadline"),
+        (["--priority", "10"], "0<=x<=9"),
+        (["--protocol", "4"], "3.1.1"),
+        (["--tls-key", "key.pem"], "--tls-cert"),
+        (["--tls-ca", "ca.pem"], "mqtts"),
+        (["--broker", "mqtts://127.0.0.1:1", "--tls-ca", "none.pem"], "none.pem"),
+        (["--temperature", "-1"], "temperature"),
+        (["--raw", "--system", "S"], "--system"),
+    ],
+)
+def test_a_request_that_can_not_be_made(edgewise, options, expected):
+    defaults = {"--broker": "mqtt://127.0.0.1:1", "--device": "kitchen"}
+    for name, value in defaults.items():
+        if name not in options:
+            options = [*options, name, value]
+    assert expected in edgewise("request", *options, "Hi").mistake()
+
+
+def test_a_password_is_in_no_message(edgewise):
+    arguments = ("--broker", "mqtt://user:hunter2@127.0.0.1:1", "--device", "kitchen", "Hi")
+    assert "hunter2" not in edgewise("request", *arguments).mistake()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "--broker"),
+        (["--broker", "localhost"], "mqtt://"),
+        (["--broker", "mqtt://broker.lan", "--embedded-broker"], "127.0.0.1"),
+        (["--broker", "mqtts://127.0.0.1", "--embedded-broker"], "127.0.0.1"),
+        (["--broker", "mqtt://127.0.0.1:1", "--tls-key", "k.pem"], "--tls-cert"),
+        (["--broker", "mqtt://127.0.0.1:1", "--tls-ca", "ca.pem"], "mqtts"),
+        (["--broker", "mqtt://127.0.0.1:1", "--root", "a//b"], "root name"),
+        (["--broker", "mqtt://127.0.0.1:1", "--threads", "0"], "threads is 0"),
+        (["--broker", "mqtt://127.0.0.1:1", "--context", "9999"], "context_length is 9999"),
+    ],
+)
+def test_an_agent_that_can_not_be_started(edgewise, bundle, options, expected):
+    result = edgewise("agent", "--bundle", bundle, "--device", "kitchen", *options)
+    assert result.code == 2
+    assert expected in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
+
+
+def test_an_agent_without_its_bundle_or_with_an_impossible_name(edgewise, bundle, tmp_path):
+    arguments = ("agent", "--broker", "mqtt://127.0.0.1:1", "--device")
+    message = edgewise(*arguments, "kitchen", "--bundle", tmp_path).mistake()
+    assert "manifest.json" in message
+    result = edgewise(*arguments, "a/b", "--bundle", bundle)
+    assert result.code == 2
+    assert "'a/b'" in result.err
+
+
+def test_a_port_that_is_taken_is_one_sentence(edgewise, bundle):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = edgewise(
+            "agent", "--bundle", bundle, "--device", "kitchen", "--embedded-broker",
+            "--broker", f"mqtt://127.0.0.1:{port}",
+        )  # fmt: skip
+    assert result.code == 2
+    assert f"127.0.0.1:{port}" in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_agent_in_order(start_agent, bundle, number):
+    agent = start_agent(bundle)
+    assert agent.stop(number) == 0
+    assert agent.lines[-1] == "kitchen has stopped.\n"
+    assert not any("Traceback" in line for line in agent.lines)
+
+
+def test_what_runs_is_ended_before_the_agent_stops(start_agent, spawn, tmp_path):
+    bundle = write_fake_bundle(tmp_path / "b", reply="word " * 20, step_seconds=0.02)
+    agent = start_agent(bundle)
+    request = spawn("request", "--broker", agent.url, "--device", "kitchen", "Hi")
+    begun = os.read(request.stdout.fileno(), 1)
+    agent.process.send_signal(signal.SIGTERM)
+    out, error = request.communicate(timeout=60)
+    assert (begun + out).decode() == "word " * 20 + "\n", error
+    assert request.returncode == 0
+    assert agent.process.wait(60) == 0
+
+
+def test_ctrl_c_cancels_on_the_device_too(start_agent, spawn, edgewise, slow_bundle):
+    agent = start_agent(slow_bundle)  # a whole answer would take 25 seconds
+    request = spawn("request", "--broker", agent.url, "--device", "kitchen", "Hi")
+    begun = os.read(request.stdout.fileno(), 1)
+    assert begun == b"w"
+    assert request.poll() is None
+    request.send_signal(signal.SIGINT)
+    out, error = request.communicate(timeout=60)
+    assert request.returncode == 130
+    assert (begun + out).endswith(b"\n")
+    assert error.endswith(b"Interrupted.\n")
+    assert b"Traceback" not in error
+    arguments = ("request", "--broker", agent.url, "--device", "kitchen", "--max-tokens", "2")
+    after = edgewise(*arguments, "--json", "Hi")
+    assert json.loads(after.out)["usage"]["queue_ms"] < 5000
+    assert agent.stop(signal.SIGTERM) == 0
+
+
+def test_a_deadline_that_passes_is_one_sentence(edgewise, start_agent, slow_bundle):
+    agent = start_agent(slow_bundle)
+    arguments = ("request", "--broker", agent.url, "--device", "kitchen", "--deadline", "0.6")
+    result = edgewise(*arguments, "Hi")
+    assert result.code == 2
+    assert "timeout" in result.err
+    assert result.err.startswith("Error: ")
+    assert agent.stop(signal.SIGINT) == 0
+
+
+def test_an_agent_with_a_root_a_port_and_a_shorter_context(start_agent, edgewise, bundle):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"mqtt://127.0.0.1:{port}"
+    agent = start_agent(
+        bundle, "--broker", url, "--root", "house/cellar", "--context", "20", "--threads", "1"
+    )
+    assert agent.url == url
+    assert DEFAULT_ROOT == "edgewise"
+    arguments = ("request", "--broker", url, "--device", "kitchen", "--root", "house/cellar")
+    assert edgewise(*arguments, "Hi").out == "The capital of F\n"
+    assert "holds 20" in edgewise(*arguments, "x" * 30).mistake()
+    assert agent.stop(signal.SIGTERM) == 0

@@ -1,0 +1,86 @@
+"""``edgewise bench``: the form of its figures, and numbers that make no sense."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+SPREAD = {"median": float, "least": float, "most": float}
+REPORT = {
+    "model_id": str,
+    "recipe": str,
+    "profile": str,
+    "runtime": str,
+    "threads": int,
+    "prompt_tokens": int,
+    "new_tokens": int,
+    "rounds": int,
+    "depths": [
+        {
+            "history": int,
+            "prefill_tokens_per_second": SPREAD,
+            "decode_tokens_per_second": SPREAD,
+        }
+    ],
+    "text_decode_tokens_per_second": SPREAD,
+    "load_seconds": SPREAD,
+    "cold_start_seconds": SPREAD,
+    "peak_rss_bytes": int,
+    "anonymous_rss_bytes": (int, type(None)),
+}
+SMALL = ("--prompt-tokens", "8", "--new-tokens", "4", "--rounds", "1")
+
+
+def test_json_has_its_form(edgewise, bundle, check_shape):
+    result = edgewise("bench", bundle, *SMALL, "--history", "30", "--history", "10", "--json")
+    assert result.code == 0
+    value = json.loads(result.out)
+    check_shape(value, REPORT)
+    assert [depth["history"] for depth in value["depths"]] == [0, 10, 30]
+    assert (value["prompt_tokens"], value["new_tokens"], value["rounds"]) == (8, 4, 1)
+    assert [line.split()[0] for line in result.err.splitlines()] == ["start", "measure"]
+
+
+def test_people_get_a_table(edgewise, bundle):
+    result = edgewise("bench", bundle, *SMALL, "--history", "10")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert lines[0] == "fake, fp32, fake, 1 thread; 8 prompt tokens, 4 new tokens, 1 round"
+    assert [line.strip().split("  ")[0] for line in lines[1:]] == [
+        "prefill",
+        "decode",
+        "prefill after 10",
+        "decode after 10",
+        "decode to text",
+        "load",
+        "cold start to first token",
+        "peak RSS",
+        "anonymous RSS",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--prompt-tokens", "0"], "prompt_tokens is 0"),
+        (["--new-tokens", "-1"], "new_tokens is -1"),
+        (["--history", "-1"], "history is -1"),
+        (["--rounds", "0"], "rounds is 0"),
+        (["--rounds", "100000"], "rounds is 100000"),
+        (["--threads", "0"], "threads is 0"),
+        (["--prompt-tokens", "200", "--new-tokens", "57"], "holds 256"),
+        (["--history", "256"], "holds 256"),
+    ],
+)
+def test_numbers_that_make_no_sense(edgewise, bundle, options, expected):
+    result = edgewise("bench", bundle, *options)
+    assert result.code == 2
+    message = result.err.splitlines()[-1]
+    assert message.startswith("Error: ")
+    assert expected in message
+    assert "Traceback" not in result.err
+
+
+def test_a_bundle_that_is_not_there(edgewise, tmp_path):
+    assert "is not a folder" in edgewise("bench", tmp_path / "none").mistake()

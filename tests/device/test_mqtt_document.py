@@ -1,0 +1,138 @@
+"""docs/mqtt.md keeps its word: its commands run as they stand, its payloads parse."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgewise.device.agent import Agent
+from edgewise.device.agent_settings import AgentSettings
+from edgewise.device.announcements import parse_status
+from edgewise.device.messages import (
+    MAX_REQUEST_BYTES,
+    ErrorCode,
+    Final,
+    parse_reply,
+    parse_request,
+    sha256_of_text,
+)
+from edgewise.device.requester import Requester
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "mqtt.md"
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = {
+    command.split()[0] + " " + command.split("-t ")[1].split()[0].strip("'"): command
+    for block in blocks("console")
+    for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+}
+SUBSCRIBE = "mosquitto_sub edgewise/pi/rsp/sensor-7/+"
+ASK = "mosquitto_pub edgewise/pi/req/sensor-7/generate"
+ASK_ONCE = "mosquitto_rr edgewise/pi/req/sensor-7/generate"
+CANCEL = "mosquitto_pub edgewise/pi/req/sensor-7/cancel"
+WATCH = "mosquitto_sub edgewise/pi/status"
+
+
+@pytest.fixture
+def mosquitto(new_mosquitto: Any, model: Any) -> Any:
+    """A broker of its own, since the document's names are fixed, with the document's agent."""
+    broker = new_mosquitto()
+    settings = AgentSettings(chunk_interval_seconds=0.0)
+    with Agent(model, broker=f"mqtt://127.0.0.1:{broker.port}", device="pi", settings=settings):
+        yield broker
+        model.release.set()
+
+
+@pytest.fixture
+def port(mosquitto: Any) -> int:
+    return int(mosquitto.port)
+
+
+def arguments(name: str, port: int, need_tool: Any, *extra: str) -> list[str]:
+    words = shlex.split(COMMANDS[name])
+    host = words.index("-h")
+    assert words[host + 1] == "broker.local"
+    words[host : host + 2] = ["-h", "127.0.0.1", "-p", str(port), *extra]
+    return [need_tool(words[0]), *words[1:]]
+
+
+def run(name: str, port: int, need_tool: Any) -> str:
+    result = subprocess.run(
+        arguments(name, port, need_tool), capture_output=True, text=True, timeout=20, check=True
+    )
+    return result.stdout
+
+
+def test_every_command_of_the_document_is_tried_here() -> None:
+    assert set(COMMANDS) == {SUBSCRIBE, ASK, ASK_ONCE, CANCEL, WATCH}
+
+
+def test_subscribe_and_ask(mosquitto: Any, need_tool: Any, eventually: Any) -> None:
+    words = ["What", "is", "the", "capital", "of", "France?"]
+    count = 1 + len(words) + 1  # accepted, a chunk for each word, final
+    name = ["-i", "the-listener", "-C", str(count), "-W", "20"]
+    command = arguments(SUBSCRIBE, mosquitto.port, need_tool, *name)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as listening:
+        eventually(lambda: "Sending SUBACK to the-listener" in mosquitto.log)
+        run(ASK, mosquitto.port, need_tool)
+        output, _ = listening.communicate(timeout=20)
+    replies = [parse_reply(line.encode()) for line in output.splitlines()]
+    final = replies[-1]
+    assert isinstance(final, Final)
+    assert final.text == "".join(f"{word} " for word in words)
+    assert len(replies) == final.n_chunks + 2 == count
+
+
+def test_one_question_one_answer(port: int, need_tool: Any) -> None:
+    final = parse_reply(run(ASK_ONCE, port, need_tool).encode())
+    assert isinstance(final, Final)
+    assert (final.id, final.text) == ("q-3", "What is the capital of France? ")
+
+
+def test_cancel(port: int, need_tool: Any, model: Any) -> None:
+    with Requester(f"mqtt://127.0.0.1:{port}", client="sensor-7") as requester:
+        stream = requester.stream("pi", "endless", request_id="q-1")
+        for _ in stream:
+            if not model.release.is_set():
+                model.release.set()
+                run(CANCEL, port, need_tool)
+        assert stream.final is not None
+        assert stream.final.status == "cancelled"
+
+
+def test_watch(port: int, need_tool: Any) -> None:
+    lines = dict(line.split(" ", 1) for line in run(WATCH, port, need_tool).splitlines())
+    assert set(lines) == {f"edgewise/pi/{name}" for name in ("status", "info", "health")}
+    assert json.loads(lines["edgewise/pi/status"])["status"] == "online"
+
+
+def test_every_payload_of_the_document_parses() -> None:
+    lines = [line for block in blocks("json") for line in block.splitlines()]
+    replies, final, request, status = lines[:3], json.loads(lines[3]), lines[4], lines[5]
+    for line in replies:
+        parse_reply(line.encode())
+    final["sha256"] = sha256_of_text(final["text"])  # the document shows three dots
+    assert isinstance(parse_reply(json.dumps(final).encode()), Final)
+    parse_request(request.encode())
+    parse_status(status.encode())
+    assert len(lines) == 6
+
+
+def test_the_numbers_of_the_document_are_those_of_the_code() -> None:
+    codes = {int(code) for code in re.findall(r"^\| (\d{3}) \|", TEXT, re.MULTILINE)}
+    assert codes == {int(code) for code in ErrorCode}
+    assert f"at most {MAX_REQUEST_BYTES} bytes" in TEXT
+    settings = AgentSettings()
+    assert f"({settings.queue_size} by default)" in TEXT
+    assert settings.max_deadline_seconds == 600
+    assert settings.session_expiry_seconds == 3600
+    assert settings.health_interval_seconds == 30
