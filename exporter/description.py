@@ -87,7 +87,7 @@ def describe(
         defaults=sampling_defaults(checkpoint.generation),
         threads=plan.profile.threads,
         execution_providers=plan.profile.execution_providers,
-        minimum_versions={**target.MINIMUM_VERSIONS, "tokenizers": OLDEST_TOKENIZERS},
+        minimum_versions={**target.minimum_versions(plan), "tokenizers": OLDEST_TOKENIZERS},
         verification=None,
     )
     return replace(manifest, probes=_probes(checkpoint.tokenizer, manifest))

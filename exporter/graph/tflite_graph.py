@@ -43,7 +43,7 @@ class TfliteGraph:
         self._operators: list[schema.OperatorT] = []
         self._inputs: dict[str, Edge] = {}
         self._outputs: dict[str, Edge] = {}
-        self._stored: dict[str, Edge] = {}
+        self._stored: dict[tuple[str, Shape], Edge] = {}
 
     def input(self, name: str, shape: Shape, element_type: int = ElementType.FLOAT32) -> Edge:
         """Declare an input once."""
@@ -62,11 +62,12 @@ class TfliteGraph:
         element_type: int,
         quantization: schema.QuantizationParametersT | None = None,
     ) -> Edge:
-        """Refer to an array that is registered with the model, once."""
-        if name not in self._stored:
+        """Refer to an array that is registered with the model, once for each shape."""
+        key = (name, shape)
+        if key not in self._stored:
             buffer = self.model.buffer_of(name)
-            self._stored[name] = self._tensor(name, shape, element_type, buffer, quantization)
-        return self._stored[name]
+            self._stored[key] = self._tensor(name, shape, element_type, buffer, quantization)
+        return self._stored[key]
 
     def constant(self, name: str, array: NDArray[np.generic]) -> Edge:
         """Register a float32 or int32 array that is in memory, and refer to it."""

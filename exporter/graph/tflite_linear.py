@@ -5,6 +5,7 @@
 | float32 | FULLY_CONNECTED | EMBEDDING_LOOKUP |
 | float16 | DEQUANTIZE (folded by XNNPACK), FULLY_CONNECTED | GATHER, DEQUANTIZE |
 | channel (int8), block (int4) | FULLY_CONNECTED | EMBEDDING_LOOKUP |
+| channel, scaled apart | FULLY_CONNECTED, MUL | EMBEDDING_LOOKUP of rows and of scales, MUL |
 
 In products of integer weights XNNPACK quantizes the activations itself, each row by its own range.
 Rule: look-ups are no operators of XNNPACK's; they stand before everything else, so that the rest of
@@ -26,6 +27,8 @@ from edgewise.exporter.graph.tflite_weights import StoredWeight, WeightStore
 # Versions by the form of the weights.
 FULLY_CONNECTED_VERSIONS = {"float32": 1, "float16": 1, "channel": 12, "block": 13}
 EMBEDDING_LOOKUP_VERSIONS = {"float32": 1, "channel": 4, "block": 4}
+# With one scale for a whole matrix.
+FULLY_CONNECTED_OF_ONE_SCALE, EMBEDDING_LOOKUP_OF_ONE_SCALE = 9, 3
 
 
 class LinearLowering:
@@ -43,16 +46,24 @@ class LinearLowering:
         bias = self._weights.vector(self._graph, biases) if biases else None
         kind = stored.form.kind
         matrix = self._widen(stored) if kind == "float16" else stored.edge(self._graph)
-        return self._graph.operator(
+        name, apart = pack_name(weights), stored.is_scaled_apart
+        product = self._graph.operator(
             Operator.FULLY_CONNECTED,
-            [x, matrix, bias],
+            [x, matrix, None if apart else bias],
             (x.shape[0], stored.rows),
-            pack_name(weights),
-            version=FULLY_CONNECTED_VERSIONS[kind],
+            f"{name}/unscaled" if apart else name,
+            version=FULLY_CONNECTED_OF_ONE_SCALE if apart else FULLY_CONNECTED_VERSIONS[kind],
             options=schema.FullyConnectedOptionsT(
                 keepNumDims=True, asymmetricQuantizeInputs=kind in ("channel", "block")
             ),
         )
+        if not apart:
+            return product
+        scales = stored.channel_scales(self._graph, (stored.rows,))
+        product = self._graph.binary(Operator.MUL, product, scales, f"{name}/scaled")
+        if bias is None:
+            return product
+        return self._graph.binary(Operator.ADD, product, bias, name)
 
     def embedding(self, token_ids: Edge, weight: Weight) -> Edge:
         """Emit a look-up: ids [T] give [T, D]."""
@@ -69,13 +80,24 @@ class LinearLowering:
                 element_type=schema.TensorType.FLOAT16,
             )
             return self._dequantize(half, name)
-        return self._graph.operator(
+        apart = stored.is_scaled_apart
+        version = EMBEDDING_LOOKUP_VERSIONS[stored.form.kind]
+        rows = self._graph.operator(
             Operator.EMBEDDING_LOOKUP,
             [token_ids, stored.edge(self._graph)],
             shape,
-            name,
-            version=EMBEDDING_LOOKUP_VERSIONS[stored.form.kind],
+            f"{name}_unscaled" if apart else name,
+            version=EMBEDDING_LOOKUP_OF_ONE_SCALE if apart else version,
         )
+        if not apart:
+            return rows
+        scales = self._graph.operator(
+            Operator.EMBEDDING_LOOKUP,
+            [token_ids, stored.channel_scales(self._graph, (stored.rows, 1))],
+            (shape[0], 1),
+            f"{name}_scales",
+        )
+        return self._graph.binary(Operator.MUL, rows, scales, name)
 
     def table_rows(self, name: str, table: NDArray[np.float32], rows: Edge) -> Edge:
         """Emit a look-up of rows of a float32 constant."""

@@ -3,7 +3,7 @@
 | format | tensor | quantization |
 |---|---|---|
 | fp32, fp16 | FLOAT32, FLOAT16 | none |
-| int8 | INT8 | one scale a row, in the flatbuffer |
+| int8 | INT8 | one scale a row, in the flatbuffer, or apart for `TFLITE_RUNTIME` |
 | int4-block32, 64, 128 | INT4, low nibble first | float16 scales in a tensor of their own |
 
 Rules: a weight streams through the quantizer in chunks of rows, straight into the file. Every graph
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -38,12 +38,20 @@ SCALES: Scales = "positive bfloat16"
 SIGN_BITS = np.uint8(0x88)  # flips codes of zero point 8 to two's complement, both nibbles
 
 
+Release = Literal["ai-edge-litert 2.3", "tflite-runtime 2.14"]
+"""The oldest release that is to run a model. The second is the last with wheels for 32-bit Arm: it
+has no int4, and its int8 products take one scale for a whole matrix, so that this is 1 and the
+scales of the rows are multiplied apart."""
+LITERT: Release = "ai-edge-litert 2.3"
+TFLITE_RUNTIME: Release = "tflite-runtime 2.14"
+
+
 class TfliteFormatError(EdgewiseError):
     """A weight format for which TFLite has no operator that XNNPACK runs."""
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse a recipe that can not be written.
+def check_recipe(recipe: Recipe, release: Release = LITERT) -> None:
+    """Refuse a recipe that can not be written for a release.
 
     Raises:
         TfliteFormatError: A role's format, or float32 activations for integer weights.
@@ -54,6 +62,11 @@ def check_recipe(recipe: Recipe) -> None:
             raise TfliteFormatError(
                 f"recipe {str(recipe)!r} stores {role} as {form}, which no TFLite operator that "
                 f"XNNPACK runs takes; accepted are {ACCEPTED}"
+            )
+        if form.kind == "block" and release == TFLITE_RUNTIME:
+            raise TfliteFormatError(
+                f"recipe {str(recipe)!r} stores {role} as {form}, but {release}, the only runtime "
+                "for 32-bit Arm, has no int4; use int8"
             )
     integer = [r for r in ROLES[1:] if recipe.format_for(r).kind in ("block", "channel")]
     if integer and recipe.activations == "float32":
@@ -72,7 +85,16 @@ class StoredWeight:
     columns: int
     form: WeightFormat
     quantization: SharedQuantization | None  # of channels
-    scales: str  # of blocks: the array's name; otherwise empty
+    scales: str  # of blocks, and of channels that are scaled apart: the array's name, or empty
+
+    @property
+    def is_scaled_apart(self) -> bool:
+        """Whether a product's columns, or the rows of a look-up, have yet to be scaled."""
+        return self.form.kind == "channel" and bool(self.scales)
+
+    def channel_scales(self, graph: TfliteGraph, shape: tuple[int, ...]) -> Edge:
+        """Refer to one scale a row, float32, in a graph."""
+        return graph.stored(self.scales, shape, ElementType.FLOAT32)
 
     def edge(self, graph: TfliteGraph) -> Edge:
         """Refer to the matrix [rows, columns] in a graph; float16 is as it is stored."""
@@ -98,15 +120,21 @@ class StoredWeight:
 class WeightStore:
     """Registers packs of weights with a model, each once for each format."""
 
-    def __init__(self, model: TfliteFile, recipe: Recipe) -> None:
+    def __init__(self, model: TfliteFile, recipe: Recipe, release: Release = LITERT) -> None:
         """Begin with nothing stored.
+
+        Args:
+            model: The file that takes the arrays.
+            recipe: The format of each role's weights.
+            release: The oldest that is to run the model.
 
         Raises:
             TfliteFormatError: The recipe can not be written.
         """
-        check_recipe(recipe)
+        check_recipe(recipe, release)
         self._model = model
         self._recipe = recipe
+        self._release = release
         self._stored: dict[str, StoredWeight] = {}
 
     def matrix(self, weights: Sequence[Weight]) -> StoredWeight:
@@ -142,9 +170,13 @@ class WeightStore:
                 self._model.add_array(name, 2 * rows * columns, write)
             case "channel":
                 scales = np.zeros(rows, np.float32)
-                quantization = SharedQuantization(scales)
+                apart = self._release == TFLITE_RUNTIME
+                quantization = SharedQuantization(np.ones(1, np.float32) if apart else scales)
                 channels = partial(_write_channels, sources, form, scales)
                 self._model.add_array(name, rows * columns, channels)
+                if apart:
+                    scales_name = f"{name}.scales"
+                    self._model.add_array(scales_name, scales.nbytes, scales.tofile)
             case _:
                 scales_name = f"{name}.scales"
                 self._register_blocks(name, scales_name, sources, form, (rows, columns))

@@ -40,7 +40,10 @@ class Target(Protocol):
 
     FILES: tuple[tuple[str, str], ...]  # role and name of what `build` writes
     NAMES: GraphNames
-    MINIMUM_VERSIONS: Mapping[str, str]  # the first releases with all that the graphs use
+
+    def minimum_versions(self, plan: ExportPlan) -> Mapping[str, str]:
+        """Return the first releases with all that the graphs use, by distribution."""
+        ...
 
     def build(
         self, checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress

@@ -27,7 +27,12 @@ GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 FILES = (("graph", GRAPH_FILE), ("weights", WEIGHTS_FILE))
 NAMES = GraphNames((INPUT_IDS, ATTENTION_MASK), PAST_NAMES, PRESENT_NAMES)
-MINIMUM_VERSIONS: Mapping[str, str] = {"onnxruntime": "1.22"}
+
+
+def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
+    """Return the first onnxruntime with every operator form of the graphs."""
+    del plan
+    return {"onnxruntime": "1.22"}
 
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:

@@ -17,7 +17,12 @@ from edgewise.exporter.graph.tflite_builder import (
     signatures,
 )
 from edgewise.exporter.graph.tflite_file import TfliteFile
-from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.tflite_weights import (
+    LITERT,
+    TFLITE_RUNTIME,
+    Release,
+    WeightStore,
+)
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Progress
 from edgewise.runtime.backends.protocol import Backend
@@ -26,13 +31,23 @@ from edgewise.runtime.bundle import Bundle
 GRAPH_FILE = "model.tflite"
 FILES = (("graph", GRAPH_FILE),)
 NAMES = GraphNames((TOKEN_IDS, POSITIONS, LAST_TOKEN), CACHE_NAMES, NEW_NAMES)
-MINIMUM_VERSIONS: Mapping[str, str] = {"ai-edge-litert": "2.3"}
+
+
+def oldest_release(plan: ExportPlan) -> Release:
+    """Return the runtime that the board has: 32-bit Arm has no wheels of ai-edge-litert."""
+    userland = plan.profile.runtime_choice("tflite").userland
+    return TFLITE_RUNTIME if userland == "armv7l" else LITERT
+
+
+def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
+    """Return the first ai-edge-litert that runs the graphs; none where either library does."""
+    return {"ai-edge-litert": "2.3"} if oldest_release(plan) == LITERT else {}
 
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
     """Describe every graph, then write the file while weights stream by."""
     model = TfliteFile()
-    weights = WeightStore(model, plan.recipe)
+    weights = WeightStore(model, plan.recipe, oldest_release(plan))
     for signature in signatures(plan.context_length):
         builder = TfliteBuilder(model, weights, signature, plan.context_length)
         plan.forward(builder, checkpoint)

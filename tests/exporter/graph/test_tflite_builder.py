@@ -1,5 +1,9 @@
 """TFLite graphs, run by LiteRT through the runtime's own back end, against the reference."""
 
+import dataclasses
+import json
+import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +21,7 @@ from edgewise.exporter.graph.tflite_builder import (
     TfliteBuilder,
 )
 from edgewise.exporter.graph.tflite_file import TfliteFile
-from edgewise.exporter.graph.tflite_weights import SCALES, WeightStore
+from edgewise.exporter.graph.tflite_weights import LITERT, SCALES, TFLITE_RUNTIME, WeightStore
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.exporter.quantize.streaming import quantize_tensors
 from edgewise.runtime.backends.litert import CompiledEngine, InterpreterEngine, LitertBackend
@@ -36,10 +40,10 @@ SMALL = (
 )
 
 
-def build(model: TinyModel, folder: Path, recipe: str, graphs=SMALL) -> Path:
+def build(model: TinyModel, folder: Path, recipe: str, graphs=SMALL, release=LITERT) -> Path:
     folder.mkdir(exist_ok=True)
     file = TfliteFile()
-    weights = WeightStore(file, Recipe.parse(recipe))
+    weights = WeightStore(file, Recipe.parse(recipe), release)
     for signature in graphs:
         builder = TfliteBuilder(file, weights, signature, CONTEXT)
         model.forward(builder)
@@ -229,3 +233,63 @@ def test_int8_activations_stay_near_the_stored_weights(tmp_path, name, recipe):
     actual = step(backend, 0, case.sequences[0], 0)
     error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
     assert error < ACTIVATION_ERROR
+
+
+@pytest.mark.parametrize("name", ["qwen2_untied", "llama_tied_wide_head"])
+def test_scales_apart_compute_what_scales_inside_do(tmp_path, name):
+    case = load_case(name)
+    model = TinyModel(case)
+    paths = [
+        build(model, tmp_path / str(index), "int8", release=release)
+        for index, release in enumerate((LITERT, TFLITE_RUNTIME))
+    ]
+    inside, apart = (step(load(model, path), 0, case.sequences[0], 0) for path in paths)
+    assert np.abs(inside - apart).max() < TOLERANCE
+
+
+RUN_ELSEWHERE = """
+import json, sys
+import numpy as np
+from types import SimpleNamespace
+from pathlib import Path
+from edgewise.runtime.backends.litert import LitertBackend
+from edgewise.runtime.manifest import CacheLayout
+path, layout, vocabulary, context, sequence = json.loads(sys.stdin.read())
+manifest = SimpleNamespace(
+    cache=CacheLayout(**layout), vocabulary_size=vocabulary, minimum_versions={}
+)
+bundle = SimpleNamespace(path=Path(path).parent, file=lambda role: Path(path), manifest=manifest)
+backend = LitertBackend(bundle, threads=1, slots=1, capacity=context)
+rows = [backend.step(0, np.array([sequence[:9]]), np.zeros(1, np.int32))[0].copy()]
+for at in range(9, len(sequence)):
+    ids, past = np.array([sequence[at:at + 1]]), np.array([at], np.int32)
+    rows.append(backend.step(0, ids, past)[0].copy())
+print(type(backend._engine).__name__, json.dumps(np.stack(rows).tolist()))
+"""
+OTHER_PYTHON = os.environ.get("EDGEWISE_TFLITE_RUNTIME_PYTHON")
+
+
+@pytest.mark.skipif(
+    OTHER_PYTHON is None,
+    reason="set EDGEWISE_TFLITE_RUNTIME_PYTHON to a Python 3.11 with tflite-runtime 2.14 "
+    "(numpy below 2, tokenizers, jinja2 and this package)",
+)
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["qwen2_untied", "llama_tied_wide_head"])
+def test_the_old_runtime_computes_the_same(tmp_path, name, recipe):
+    case = load_case(name)
+    model = TinyModel(case)
+    path = build(model, tmp_path, recipe, release=TFLITE_RUNTIME)
+    layout = dataclasses.asdict(opened(model, path).manifest.cache)
+    sequence = list(case.sequences[0])
+    given = json.dumps([str(path), layout, case.config["vocab_size"], CONTEXT, sequence])
+    result = subprocess.run(
+        [OTHER_PYTHON, "-c", RUN_ELSEWHERE], input=given, capture_output=True, text=True, check=True
+    )
+    engine, _, rows = result.stdout.partition(" ")
+    assert engine == "InterpreterEngine"
+    reference = NumpyBuilder(np.asarray([sequence]))
+    Dequantized(case, recipe).forward(reference)
+    expected, actual = reference.logits[0, 8:], np.asarray(json.loads(rows))
+    errors = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert errors.max() < (TOLERANCE if recipe == "fp32" else ACTIVATION_ERROR)

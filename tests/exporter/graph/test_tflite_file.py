@@ -15,7 +15,12 @@ from edgewise.exporter.graph.tflite_builder import Signature, TfliteBuilder, sig
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import ElementType, Operator, TfliteGraph
 from edgewise.exporter.graph.tflite_text import describe_tflite
-from edgewise.exporter.graph.tflite_weights import SCALES, TfliteFormatError, WeightStore
+from edgewise.exporter.graph.tflite_weights import (
+    SCALES,
+    TFLITE_RUNTIME,
+    TfliteFormatError,
+    WeightStore,
+)
 from edgewise.exporter.quantize.blockwise import quantize_blockwise
 from edgewise.exporter.quantize.recipes import Recipe
 
@@ -147,6 +152,11 @@ def test_an_array_of_another_size_than_announced_is_an_error(tmp_path):
 def test_what_xnnpack_can_not_run_is_refused(recipe, message):
     with pytest.raises(TfliteFormatError, match=message):
         WeightStore(TfliteFile(), Recipe.parse(recipe))
+
+
+def test_int4_is_refused_for_the_old_runtime():
+    with pytest.raises(TfliteFormatError, match=r"mlp as int4-block32, but tflite-runtime 2\.14"):
+        WeightStore(TfliteFile(), Recipe.parse("int8,mlp=int4-block32"), TFLITE_RUNTIME)
 
 
 def test_rows_of_broken_blocks_are_refused():
