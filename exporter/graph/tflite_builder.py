@@ -34,7 +34,7 @@ from edgewise.exporter.graph.protocol import Activation, Attention, Rotary, Weig
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
 from edgewise.exporter.graph.tflite_linear import LinearLowering
-from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME, Release, WeightStore
 
 TOKEN_IDS = "token_ids"  # noqa: S105 - a name, no secret
 POSITIONS = "positions"
@@ -63,18 +63,24 @@ class Signature:
         return f"prefill_{self.tokens}" + (f"_{self.cache}" if self.cache else "")
 
 
-def signatures(context_length: int) -> tuple[Signature, ...]:
+def signatures(context_length: int, release: Release = LITERT) -> tuple[Signature, ...]:
     """Choose the graphs of a model.
 
     Decoding has a cache of 256 positions, its doubles and the context. A prompt is read in chunks
     of 128: the first without a cache, the next behind 512 positions, later ones behind the whole
     context; a short rest in one of 32. Every graph costs some megabytes of memory where it is
     loaded, and a cache larger than what it holds costs time, so it is these and no more.
+
+    tflite-runtime 2.14 multiplies a chunk of 32 at the speed of one of 128 and gives every graph a
+    cache of its own, so there the chunks are short.
     """
     decode = [SMALLEST_DECODE_CACHE]
     while decode[-1] < context_length:
         decode.append(2 * decode[-1])
     decode[-1] = context_length
+    if release == TFLITE_RUNTIME:
+        short = (Signature(SHORT_PREFILL_TOKENS, cache) for cache in (0, context_length))
+        return (*(Signature(1, cache) for cache in decode), *short)
     prefill = sorted({0, min(SMALLEST_PREFILL_CACHE, context_length), context_length})
     return (
         *(Signature(1, cache) for cache in decode),

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.plan import ExportPlan
+from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
 
@@ -66,6 +67,8 @@ def find_target(runtime: str) -> Target:
     Raises:
         TargetError: A library that it needs is not installed.
     """
+    if runtime == "tflite":
+        make_importable()
     try:
         return cast(Target, importlib.import_module(f"{__name__}.{runtime}"))
     except ImportError as error:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for, next_graph
+from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.litert_notes import drop_notes, without_notes
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle, CacheLayout
@@ -424,6 +425,7 @@ def load_engine(
         BackendError: None can; the message has the cause of each.
     """
     causes = []
+    make_importable()
     try:
         return CompiledEngine(bundle, threads=threads, slots=slots, keep_packed=keep_packed)
     except (ImportError, AttributeError, metadata.PackageNotFoundError, RuntimeError) as error:
