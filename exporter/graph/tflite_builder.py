@@ -93,7 +93,12 @@ class TfliteBuilder:
     """Fulfils ``GraphBuilder`` for one signature; `finish` adds the graph to the model file."""
 
     def __init__(
-        self, model: TfliteFile, weights: WeightStore, signature: Signature, context_length: int
+        self,
+        model: TfliteFile,
+        weights: WeightStore,
+        signature: Signature,
+        context_length: int,
+        name: str | None = None,
     ) -> None:
         """Begin a graph.
 
@@ -102,8 +107,9 @@ class TfliteBuilder:
             weights: The model's weights, shared by its graphs.
             signature: The graph's sizes.
             context_length: Positions a sequence may have.
+            name: What the graph is called; by default as the signature says.
         """
-        self._graph = TfliteGraph(model, signature.name)
+        self._graph = TfliteGraph(model, signature.name if name is None else name)
         self._linear = LinearLowering(self._graph, weights)
         self._weights = weights
         self._tokens = signature.tokens
@@ -111,8 +117,7 @@ class TfliteBuilder:
         # Padding behind the last real token has positions too.
         self._positions = context_length + PREFILL_TOKENS
         self._head_factors: dict[object, tuple[Edge, Edge | None]] = {}
-        self._token_ids = self._graph.input(TOKEN_IDS, (self._tokens,), ElementType.INT32)
-        self._position = self._graph.input(POSITIONS, (self._tokens,), ElementType.INT32)
+        self._token_ids, self._position = self._make_inputs()
         self._past_mask = self._make_past_mask() if self._cache else None
         self._last_token = self._select_last_token() if self._tokens > 1 else None
 
@@ -177,30 +182,7 @@ class TfliteBuilder:
         query = g.reshape(query, (1, groups, shared * tokens, size), f"{name}/query_groups")
         new_key = g.slice(rotated, 1, heads, groups, f"{name}/new_key")
         new_value = g.slice(rotated, 1, heads + groups, groups, f"{name}/new_value")
-        for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
-            g.output(template.format(layer=attention.layer), edge)
-        scores = g.matrix_product(query, new_key, f"{name}/new_scores", transposed=True)
-        if tokens > 1:
-            scores = g.binary(Operator.ADD, scores, self._causal_mask(shared), f"{name}/causal")
-        if self._past_mask is None:
-            probabilities = self._softmax(scores, name)
-            context = g.matrix_product(probabilities, new_value, name, transposed=False)
-        else:
-            shape = (1, groups, self._cache, size)
-            key_cache, value_cache = (
-                g.input(template.format(layer=attention.layer), shape) for template in CACHE_NAMES
-            )
-            past = g.matrix_product(query, key_cache, f"{name}/past_scores", transposed=True)
-            past = g.binary(Operator.ADD, past, self._past_mask, f"{name}/past_masked")
-            joined = g.concatenate([past, scores], f"{name}/scores")
-            probabilities = self._softmax(joined, name)
-            of_past, of_new = g.split(probabilities, (self._cache, tokens), f"{name}/parts")
-            context = g.binary(
-                Operator.ADD,
-                g.matrix_product(of_past, value_cache, f"{name}/past", transposed=False),
-                g.matrix_product(of_new, new_value, f"{name}/new", transposed=False),
-                name,
-            )
+        context = self._attend(query, new_key, new_value, attention)
         return self._heads_last(context, heads, size, name)
 
     def gated_activation(self, gate_up: Edge, activation: Activation) -> Edge:
@@ -235,6 +217,38 @@ class TfliteBuilder:
             case "gelu" | "gelu_tanh":
                 options = schema.GeluOptionsT(approximate=activation == "gelu_tanh")
                 return g.operator(Operator.GELU, [x], x.shape, f"{name}/gelu", options=options)
+
+    def _attend(self, query: Edge, new_key: Edge, new_value: Edge, attention: Attention) -> Edge:
+        """Attend to the cache and to what is new: [1, key-value heads, group * T, head size]."""
+        g, name = self._graph, f"layers.{attention.layer}/attention"
+        tokens, size = self._tokens, attention.head_size
+        groups = attention.key_value_heads
+        shared = attention.heads // groups
+        for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
+            g.output(template.format(layer=attention.layer), edge)
+        scores = g.matrix_product(query, new_key, f"{name}/new_scores", transposed=True)
+        if tokens > 1:
+            scores = g.binary(Operator.ADD, scores, self._causal_mask(shared), f"{name}/causal")
+        if self._past_mask is None:
+            probabilities = self._softmax(scores, name)
+            context = g.matrix_product(probabilities, new_value, name, transposed=False)
+        else:
+            shape = (1, groups, self._cache, size)
+            key_cache, value_cache = (
+                g.input(template.format(layer=attention.layer), shape) for template in CACHE_NAMES
+            )
+            past = g.matrix_product(query, key_cache, f"{name}/past_scores", transposed=True)
+            past = g.binary(Operator.ADD, past, self._past_mask, f"{name}/past_masked")
+            joined = g.concatenate([past, scores], f"{name}/scores")
+            probabilities = self._softmax(joined, name)
+            of_past, of_new = g.split(probabilities, (self._cache, tokens), f"{name}/parts")
+            context = g.binary(
+                Operator.ADD,
+                g.matrix_product(of_past, value_cache, f"{name}/past", transposed=False),
+                g.matrix_product(of_new, new_value, f"{name}/new", transposed=False),
+                name,
+            )
+        return context
 
     def _softmax(self, scores: Edge, name: str) -> Edge:
         return self._graph.operator(
@@ -320,6 +334,12 @@ class TfliteBuilder:
         halves = self._graph.split(rows, (size, size), name)
         return halves[0], halves[1]
 
+    def _make_inputs(self) -> tuple[Edge, Edge]:
+        """Declare token ids and positions, [T] each."""
+        shape = (self._tokens,)
+        token_ids = self._graph.input(TOKEN_IDS, shape, ElementType.INT32)
+        return token_ids, self._graph.input(POSITIONS, shape, ElementType.INT32)
+
     def _make_past_mask(self) -> Edge:
         """Make [1, 1, 1, S]: 0 below the first new position, very negative from there on."""
         g, name = self._graph, "past_mask"
@@ -331,7 +351,7 @@ class TfliteBuilder:
         negative = g.binary(Operator.MINIMUM, distance, g.number(0), f"{name}/negative")
         return g.binary(Operator.MUL, negative, g.number(-2 * MASKED), name)
 
-    def _select_last_token(self) -> Edge:
+    def _select_last_token(self) -> Edge | None:
         """Make [1, T]: 1 at the last real token, 0 elsewhere."""
         g, name = self._graph, "last_token"
         index = g.input(LAST_TOKEN, (1,), ElementType.INT32)

@@ -126,6 +126,11 @@ def sysroot_of(cpu: str, tmp_path: Path) -> Path:
     return root
 
 
+def emulator(machine: str, cpu: str, root: Path, path: str) -> list[str]:
+    program = f"qemu-{machine}-static"
+    return [program, "-E", f"PYTHONPATH={path}", "-cpu", cpu, "-L", str(root)]
+
+
 def relative_error(actual, expected) -> float:
     errors = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
     return float(errors.max())
@@ -164,21 +169,11 @@ def test_64_bit_arm_computes_what_this_machine_does(case, packages, tmp_path, cp
 @pytest.mark.parametrize("recipe", ["fp32", "int8"])
 def test_32_bit_arm_computes_what_this_machine_does(case, packages, tmp_path, recipe):
     given = build(case, tmp_path, recipe, TFLITE_RUNTIME)
-    path = f"{ARM}/armhf-wheels:{packages}:{ARM}/armhf/usr/lib/python3/dist-packages"
+    root = Path(str(ARM)) / "armhf"
+    path = f"{ARM}/armhf-wheels:{packages}:{root}/usr/lib/python3/dist-packages"
+    python = root / "usr/bin/python3.11"
     engine, actual = run(
-        [
-            "qemu-arm-static",
-            "-E",
-            f"PYTHONPATH={path}",
-            "-cpu",
-            "cortex-a15",
-            "-L",
-            f"{ARM}/armhf",
-            f"{ARM}/armhf/usr/bin/python3.11",
-            "-c",
-            RUN,
-        ],
-        given,
+        [*emulator("arm", "cortex-a15", root, path), str(python), "-c", RUN], given
     )
     assert engine == "InterpreterEngine"
     assert relative_error(actual, on_this_machine(given)) < TOLERANCES[recipe]
