@@ -43,6 +43,7 @@ HOMES = {
     "onnx": ("exporter/graph/onnx_*.py",),
     "ai_edge_litert": ("runtime/backends/litert*.py", "exporter/graph/tflite_*.py"),
     "tflite_runtime": ("runtime/backends/litert.py",),
+    "litert_lm_builder": ("exporter/targets/litertlm.py",),
     "flatbuffers": ("exporter/graph/tflite_*.py",),
     "gguf": ("exporter/checkpoint/*.py",),
     "huggingface_hub": ("exporter/checkpoint/hub.py",),

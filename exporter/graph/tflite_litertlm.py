@@ -27,12 +27,11 @@ from edgewise.exporter.graph.tflite_weights import WeightStore
 
 KEY_CACHE, VALUE_CACHE = "kv_cache_k_{layer}", "kv_cache_v_{layer}"
 SIGNATURE_TOKENS = (1, 32, 128)
+TOKENS, POSITIONS, MASK = INPUTS = ("tokens", "input_pos", "mask")
 
 
 class LitertLmBuilder(TfliteBuilder):
     """Fulfils ``GraphBuilder`` for one signature of a LiteRT-LM model."""
-
-    TOKENS, POSITIONS = "tokens", "input_pos"
 
     def __init__(
         self, model: TfliteFile, weights: WeightStore, tokens: int, context_length: int
@@ -60,12 +59,12 @@ class LitertLmBuilder(TfliteBuilder):
             self._graph.output("logits", self._graph.reshape(x, shape, "logits"))
 
     def _make_inputs(self) -> tuple[Edge, Edge]:
-        tokens = self._graph.input(self.TOKENS, (1, self._tokens), ElementType.INT32)
-        positions = self._graph.input(self.POSITIONS, (self._tokens,), ElementType.INT32)
+        tokens = self._graph.input(TOKENS, (1, self._tokens), ElementType.INT32)
+        positions = self._graph.input(POSITIONS, (self._tokens,), ElementType.INT32)
         return self._integers_as(tokens, (self._tokens,), "tokens/flat"), positions
 
     def _make_past_mask(self) -> Edge:
-        return self._graph.input("mask", (1, 1, self._tokens, self._cache))
+        return self._graph.input(MASK, (1, 1, self._tokens, self._cache))
 
     def _select_last_token(self) -> None:
         return None

@@ -68,3 +68,8 @@ def load(bundle: Bundle, *, threads: int, capacity: int) -> Backend:
     from edgewise.runtime.backends.litert import LitertBackend  # noqa: PLC0415 - loads LiteRT
 
     return LitertBackend(bundle, threads=threads, capacity=capacity, keep_packed=False)
+
+
+def finish(folder: Path) -> None:
+    """Remove nothing: all that was built is part of the bundle."""
+    del folder

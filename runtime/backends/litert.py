@@ -333,7 +333,7 @@ class InterpreterEngine:
             ImportError: No library is installed.
             ValueError: The library can not load the model.
         """
-        library = _interpreter_library()
+        library = interpreter_library()
         layout = bundle.manifest.cache
         self._names = _Names.of(layout)
         with without_notes():
@@ -441,7 +441,8 @@ def load_engine(
     )
 
 
-def _interpreter_library() -> ModuleType:
+def interpreter_library() -> ModuleType:
+    """Import the module with ``Interpreter`` of whichever library is installed."""
     try:
         from ai_edge_litert import interpreter  # noqa: PLC0415  # either library will do
     except ImportError:
