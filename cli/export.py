@@ -57,7 +57,12 @@ STAGES = {"export": "export", "verify": "verify", "publish": "publish"}
     shell_complete=complete_folders,
     help="The bundle's folder; a bundle that is there is replaced, anything else never.",
 )
-@click.option("--format", "runtime", metavar="onnx", help="What to export for; default: onnx.")
+@click.option(
+    "--format",
+    "runtime",
+    metavar="onnx|tflite|litertlm",
+    help="What to export for; default: as the profile says.",
+)
 @click.option(
     "--recipe",
     metavar="TEXT",

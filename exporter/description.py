@@ -15,14 +15,9 @@ from typing import Any
 import tokenizers
 
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
-from edgewise.exporter.graph.onnx_builder import (
-    ATTENTION_MASK,
-    INPUT_IDS,
-    PAST_NAMES,
-    PRESENT_NAMES,
-)
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.probes import CHAT_MESSAGES, PROBE_TEXTS
+from edgewise.exporter.targets import Target
 from edgewise.runtime.bundle import (
     FORMAT_VERSION,
     SAMPLE_MOMENT,
@@ -38,16 +33,18 @@ from edgewise.runtime.bundle import (
 from edgewise.runtime.chat import ChatTemplate, check_messages
 from edgewise.runtime.tokenizer import Tokenizer
 
-# The first releases with every operator form that the graphs use.
-MINIMUM_VERSIONS = {"onnxruntime": "1.23", "tokenizers": "0.22"}
+OLDEST_TOKENIZERS = "0.22"  # release that reads every tokenizer.json that is written here
 
 
-def describe(checkpoint: Checkpoint, plan: ExportPlan, files: tuple[BundleFile, ...]) -> Manifest:
+def describe(
+    checkpoint: Checkpoint, plan: ExportPlan, target: Target, files: tuple[BundleFile, ...]
+) -> Manifest:
     """Make the manifest of an export that is not verified yet.
 
     Args:
         checkpoint: Where it came from.
         plan: What was done.
+        target: What it was written by.
         files: The files of the bundle, measured.
     """
     configuration = plan.configuration
@@ -59,7 +56,7 @@ def describe(checkpoint: Checkpoint, plan: ExportPlan, files: tuple[BundleFile, 
         architecture=plan.architecture,
         parameters=plan.parameters,
         task="generate",
-        runtime="onnx",
+        runtime=plan.runtime,
         recipe=str(plan.recipe),
         formats=plan.formats,
         profile=plan.profile.qualified_name,
@@ -77,12 +74,12 @@ def describe(checkpoint: Checkpoint, plan: ExportPlan, files: tuple[BundleFile, 
             key_value_heads=configuration.key_value_heads,
             head_size=configuration.head_size,
             dtype="float32",
-            past_key_name=PAST_NAMES[0],
-            past_value_name=PAST_NAMES[1],
-            present_key_name=PRESENT_NAMES[0],
-            present_value_name=PRESENT_NAMES[1],
+            past_key_name=target.NAMES.past[0],
+            past_value_name=target.NAMES.past[1],
+            present_key_name=target.NAMES.present[0],
+            present_value_name=target.NAMES.present[1],
         ),
-        inputs=(INPUT_IDS, ATTENTION_MASK),
+        inputs=target.NAMES.inputs,
         files=files,
         tokens=tokens,
         probes=(),
@@ -90,7 +87,7 @@ def describe(checkpoint: Checkpoint, plan: ExportPlan, files: tuple[BundleFile, 
         defaults=sampling_defaults(checkpoint.generation),
         threads=plan.profile.threads,
         execution_providers=plan.profile.execution_providers,
-        minimum_versions=MINIMUM_VERSIONS,
+        minimum_versions={**target.minimum_versions(plan), "tokenizers": OLDEST_TOKENIZERS},
         verification=None,
     )
     return replace(manifest, probes=_probes(checkpoint.tokenizer, manifest))

@@ -10,28 +10,21 @@ leaves nothing behind, and an older bundle stays as it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.files import folder_written_atomically, write_atomically
-from edgewise.common.version import VERSION
 from edgewise.exporter.budget import check_fit
 from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
-from edgewise.exporter.description import (
-    describe,
-    sampling_defaults,
-    special_tokens,
-    tokenizer_config,
-)
-from edgewise.exporter.genai_config import genai_config
-from edgewise.exporter.graph.onnx_builder import OnnxBuilder
-from edgewise.exporter.graph.onnx_weights import WeightFile
+from edgewise.exporter.description import describe, tokenizer_config
 from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.targets import Progress, Target, find_target
 from edgewise.exporter.verify import MOST_TOKENS, Verification, failure, verify
 from edgewise.firmware_profiles import Profile, load_profile, physical_cores
+from edgewise.runtime.backends.litert_cache_file import is_packed_weights
 from edgewise.runtime.bundle import (
     MANIFEST_NAME,
     Bundle,
@@ -41,22 +34,7 @@ from edgewise.runtime.bundle import (
     write_manifest,
 )
 
-Progress = Callable[[str, int, int], None]
-"""Told what happens: the stage, steps done, steps in all."""
-
-GRAPH_FILE = "model.onnx"
-WEIGHTS_FILE = "model.onnx.data"
-FILES = (
-    ("graph", GRAPH_FILE),
-    ("weights", WEIGHTS_FILE),
-    ("tokenizer", "tokenizer.json"),
-    ("tokenizer_config", "tokenizer_config.json"),
-    ("chat_template", "chat_template.jinja"),
-    ("genai_config", "genai_config.json"),
-)
-
-
-UNWRITTEN_GRAPH = BundleFile("graph", GRAPH_FILE, 0, "0" * 64)  # until it is measured
+UNMEASURED = "0" * 64  # the hash of a file that is not written yet
 
 
 class OutputError(EdgewiseError):
@@ -91,7 +69,7 @@ def export(
         checkpoint: A Hugging Face folder, a GGUF file, ``package:NAME`` or a Hub id.
         profile: A profile, or the name of one.
         output: The bundle's folder. An older bundle there is replaced; anything else is refused.
-        runtime: "onnx", or None for the profile's choice.
+        runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice.
         context_length: Tokens of cache, or None for the most that model and profile allow.
         revision: Branch, tag or commit of a Hub id.
@@ -115,75 +93,56 @@ def export(
         )
         if not force:
             check_fit(plan)
+        target = find_target(plan.runtime)
         with _published_as(folder) as temporary:
-            _write_texts(opened, plan, temporary)
-            texts = (UNWRITTEN_GRAPH, *_measured_files(temporary))
-            manifest = describe(opened, plan, texts)
-            build(opened, plan, temporary, report)
-            manifest = replace(manifest, files=_measured_files(temporary))
+            texts = _write_texts(opened, plan, target, temporary)
+            unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in target.FILES)
+            manifest = describe(opened, plan, target, (*unwritten, *texts))
+            target.build(opened, plan, temporary, report)
+            built = (describe_file(temporary, role, path) for role, path in target.FILES)
+            manifest = replace(manifest, files=(*built, *texts))
             write_manifest(temporary, manifest)
             figures = None
             if verification:
                 report("verify", 0, 1)
-                figures = _verified(opened, plan, temporary)
+                figures = _verified(opened, plan, target, temporary)
                 report("verify", 1, 1)
                 if not figures.passed and not force:
                     raise failure(figures, str(plan.recipe))
                 write_manifest(temporary, replace(manifest, verification=figures.as_manifest()))
+            target.finish(temporary)
             report("publish", 0, 1)
     bundle = open_bundle(folder)
     report("publish", 1, 1)
     return ExportReport(bundle, plan, figures)
 
 
-def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
-    """Write the graph and its weights into a folder."""
-    seen: set[str] = set()
-
-    def visited(name: str) -> None:
-        seen.add(name)
-        progress("export", len(seen), len(plan.tensors))
-
-    with WeightFile(folder / WEIGHTS_FILE) as weights:
-        builder = OnnxBuilder(weights, plan.recipe, plan.context_length)
-        plan.forward(builder, checkpoint, visited)
-        model = builder.finish(VERSION)
-    write_atomically(folder / GRAPH_FILE, model.SerializeToString())
-
-
-def _verified(checkpoint: Checkpoint, plan: ExportPlan, folder: Path) -> Verification:
-    from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415 - only needed here
+def _verified(
+    checkpoint: Checkpoint, plan: ExportPlan, target: Target, folder: Path
+) -> Verification:
 
     capacity = min(MOST_TOKENS, plan.context_length)
-    backend = OnnxBackend(open_bundle(folder), threads=physical_cores(), capacity=capacity)
+    backend = target.load(open_bundle(folder), threads=physical_cores(), capacity=capacity)
     try:
         return verify(checkpoint, plan, backend)
     finally:
         backend.close()
 
 
-def _write_texts(checkpoint: Checkpoint, plan: ExportPlan, folder: Path) -> None:
+def _write_texts(
+    checkpoint: Checkpoint, plan: ExportPlan, target: Target, folder: Path
+) -> tuple[BundleFile, ...]:
     files = checkpoint.tokenizer
     texts = {
-        "tokenizer.json": files.tokenizer_json.encode(),
-        "tokenizer_config.json": tokenizer_config(files),
-        "genai_config.json": genai_config(
-            plan,
-            special_tokens(files),
-            sampling_defaults(checkpoint.generation),
-            GRAPH_FILE,
-        ),
+        "tokenizer": ("tokenizer.json", files.tokenizer_json.encode()),
+        "tokenizer_config": ("tokenizer_config.json", tokenizer_config(files)),
     }
     if files.chat_template is not None:
-        texts["chat_template.jinja"] = files.chat_template.encode()
-    for name, content in texts.items():
+        texts["chat_template"] = ("chat_template.jinja", files.chat_template.encode())
+    texts |= target.texts(checkpoint, plan)
+    for name, content in texts.values():
         write_atomically(folder / name, content)
-
-
-def _measured_files(folder: Path) -> tuple[BundleFile, ...]:
-    return tuple(
-        describe_file(folder, role, name) for role, name in FILES if (folder / name).exists()
-    )
+    return tuple(describe_file(folder, role, name) for role, (name, _) in texts.items())
 
 
 def _check_output(folder: Path) -> None:
@@ -195,7 +154,7 @@ def _check_output(folder: Path) -> None:
     names = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
+        if path.is_symlink() or not (path.is_dir() or is_packed_weights(path))
     }
     if foreign := sorted(names - _names_of_bundle(folder)):
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")

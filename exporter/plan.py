@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
@@ -17,7 +18,8 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
 
-RUNTIMES = ("onnx",)  # what this version writes
+RuntimeName = Literal["onnx", "tflite", "litertlm"]
+RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version writes
 HEAD_SIZE_MULTIPLE = 16  # features; onnxruntime's GroupQueryAttention rotates only such heads
 
 
@@ -35,7 +37,7 @@ class ExportPlan:
     configuration: DecoderConfiguration
     tensors: Mapping[str, TensorSpecification]
     profile: Profile
-    runtime: str
+    runtime: RuntimeName
     recipe: Recipe
     context_length: int  # tokens
 
@@ -101,7 +103,7 @@ def make_plan(
     Args:
         checkpoint: The opened checkpoint; no weight is read.
         profile: The board.
-        runtime: "onnx", or None for the profile's choice.
+        runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice.
         context_length: Tokens of cache, or None for the most that model and profile allow.
 
@@ -121,15 +123,17 @@ def make_plan(
     )
     _check_head_size(configuration)
     chosen_runtime = _available_runtime(profile, runtime)
+    # LiteRT-LM computes with LiteRT: the same formats, the same memory.
+    engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
     return ExportPlan(
         model_id=checkpoint.origin.name.rsplit("/", 1)[-1].removeprefix("package:"),
         architecture=architecture,
         definition=definition,
         configuration=configuration,
         tensors=tensors,
-        profile=profile.for_runtime(chosen_runtime),
+        profile=profile.for_runtime(engine),
         runtime=chosen_runtime,
-        recipe=_checked_recipe(profile, chosen_runtime, recipe),
+        recipe=_checked_recipe(profile, engine, recipe),
         context_length=_checked_context(configuration, profile, context_length),
     )
 
@@ -143,15 +147,16 @@ def _check_head_size(configuration: DecoderConfiguration) -> None:
         )
 
 
-def _available_runtime(profile: Profile, runtime: str | None) -> str:
+def _available_runtime(profile: Profile, runtime: str | None) -> RuntimeName:
     chosen = runtime if runtime is not None else profile.runtime
-    if chosen not in RUNTIMES:
-        asked = "was asked for" if runtime is not None else f"is what {profile.name} runs best"
-        raise PlanError(
-            f"{chosen!r} {asked}, but this version of Edgewise exports {', '.join(RUNTIMES)} only; "
-            f"choose it with --format {RUNTIMES[0]}"
-        )
-    return chosen
+    for known in RUNTIMES:
+        if chosen == known:
+            return known
+    asked = "was asked for" if runtime is not None else f"is what {profile.name} runs best"
+    raise PlanError(
+        f"{chosen!r} {asked}, but this version of Edgewise exports {', '.join(RUNTIMES)} only; "
+        f"choose one with --format {RUNTIMES[0]}"
+    )
 
 
 def _checked_recipe(profile: Profile, runtime: str, text: str | None) -> Recipe:

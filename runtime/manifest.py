@@ -37,7 +37,9 @@ REQUIRED_ROLES = ("graph", "tokenizer")
 SAMPLE_MOMENT = "2026-01-01T12:00:00"  # ISO 8601 local time, for templates that print the date
 
 CacheType = Literal["float32", "float16", "int8"]
-RuntimeName = Literal["onnx", "fake"]  # "fake": backends/fake.py, for tests without a model
+RuntimeName = Literal[
+    "onnx", "tflite", "litertlm", "fake"
+]  # "fake": backends/fake.py, for tests without a model
 
 
 class BundleError(EdgewiseError):

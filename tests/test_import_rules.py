@@ -118,7 +118,16 @@ def test_relative_imports_are_resolved_against_the_file():
     ]
 
 
-HEAVY = {"onnx", "onnxruntime", "torch", "transformers", "gguf", "huggingface_hub", "amqtt"}
+HEAVY = {
+    "onnx",
+    "onnxruntime",
+    "torch",
+    "transformers",
+    "gguf",
+    "huggingface_hub",
+    "amqtt",
+    "ai_edge_litert",
+}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from edgewise.exporter.quantize.errors import QuantizeError
 from edgewise.exporter.quantize.finite import check_weights
 from edgewise.exporter.quantize.packing import pack_codes, packed_length, unpack_codes
 from edgewise.exporter.quantize.recipes import BLOCK_BITS, BLOCK_SIZES
-from edgewise.exporter.quantize.scale_search import BlockFitter
+from edgewise.exporter.quantize.scale_search import BlockFitter, Scales
 
 _CHUNK_WEIGHTS = 1 << 20  # weights padded and fitted at a time: 4 MiB of float32
 
@@ -135,6 +135,7 @@ def quantize_blockwise(
     symmetric: bool,
     search: bool = True,
     importance: NDArray[np.float32] | None = None,
+    scales_as: Scales = "float32",
     name: str = "weights",
     first_row: int = 0,
 ) -> BlockQuantized:
@@ -152,6 +153,9 @@ def quantize_blockwise(
             nearest on the grid that just covers the block.
         importance: float32 [K], not negative: how much a squared error in each input channel
             counts, for example the mean square of its activation. None counts all alike.
+        scales_as: "positive bfloat16" keeps scales to what XNNPACK takes: positive and exact in
+            both bfloat16 and float16, though their array is float32 all the same. A block of zeros
+            has a scale then.
         name: of the tensor, for errors.
         first_row: the row of the tensor at which these begin, for errors.
 
@@ -174,6 +178,7 @@ def quantize_blockwise(
         symmetric=symmetric,
         search=search,
         importance=_padded_importance(importance, columns, blocks * block_size, name),
+        scales=scales_as,
     )
     packed = np.empty((rows, blocks, block_size * bits // 8), np.uint8)
     scales = np.empty((rows, blocks), np.float32)

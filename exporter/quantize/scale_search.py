@@ -20,6 +20,7 @@ and `matmul` fuse multiplications with additions on some CPUs; they are not used
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,16 @@ from edgewise.exporter.quantize.finite import power_of_two_times
 _TILE_WEIGHTS = 1 << 15  # 128 KiB of float32, and three such arrays are in use
 _TILE_PADDING = 16  # blocks more a tile, so that its rows do not fall on one line of the cache
 _SMALLEST = np.finfo(np.float32).tiny
+_SMALLEST_BFLOAT16 = np.float32(2**-14)  # what float16 stores without loss too
+_LARGEST_BFLOAT16 = np.float32(2**16 - 2**8)
 
 _REFINEMENTS = (-0.4, -0.2, 0.2, 0.4)  # in steps of the coarse grid, around its best
 _REFIT_ROUNDS = 2
 
 Vector = NDArray[np.float32]  # [tile blocks]
+Scales = Literal["float32", "positive bfloat16"]
+"""What a block's scale may be. XNNPACK's kernels take positive ones of 8 significant bits, which a
+model stores as float16."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class BlockFitter:
         symmetric: bool,
         search: bool,
         importance: NDArray[np.float32] | None = None,
+        scales: Scales = "float32",
     ) -> None:
         """Prepares the buffers.
 
@@ -95,9 +102,12 @@ class BlockFitter:
             search: False stops after rounding to nearest.
             importance: float32 [columns], a multiple of block_size, finite and not negative, with
                 one period a row; None counts every weight's squared error alike.
+            scales: which scales can be stored.
         """
         self._block_size = block_size
         self._symmetric = symmetric
+        self._signed = symmetric and scales == "float32"
+        self._bfloat16 = scales == "positive bfloat16"
         self._search = search
         self._grid = _coarse_grid(bits, block_size, symmetric=symmetric)
         self._top = np.float32((1 << bits) - 1)
@@ -140,7 +150,7 @@ class BlockFitter:
             levels += zero_point[:used]
             # To bytes first: transposing float32 into bytes costs more than both steps apart.
             codes[start:stop] = levels.astype(np.uint8).T
-            scales[start:stop] = power_of_two_times(scale, exponent)[:used]
+            scales[start:stop] = self._storable(power_of_two_times(scale, exponent))[:used]
             zero_points[start:stop] = zero_point[:used]
         return codes, scales, zero_points
 
@@ -165,10 +175,10 @@ class BlockFitter:
         """Scale and zero point of every block of the tile; leaves the levels in `_levels`."""
         low, high = self._x.min(axis=0), self._x.max(axis=0)
         scale, zero_point = self._covering_grid(low, high)
-        scale = _as_stored(scale, exponent)
+        scale = self._as_stored(scale, exponent)
         if self._search:
             found_scale, found_zero_point = self._searched(low, high, zero_point)
-            found_scale = _as_stored(found_scale, exponent)
+            found_scale = self._as_stored(found_scale, exponent)
             better = self._error(found_scale, found_zero_point) < self._error(scale, zero_point)
             scale = np.where(better, found_scale, scale)
             zero_point = np.where(better, found_zero_point, zero_point)
@@ -177,11 +187,14 @@ class BlockFitter:
 
     def _covering_grid(self, low: Vector, high: Vector) -> tuple[Vector, Vector]:
         """Round to nearest: the grid that covers [low, high] and zero."""
-        if self._symmetric:
+        if self._signed:
             extreme = np.where(high >= -low, high, low)
             return np.divide(extreme, -self._middle, dtype=np.float32), np.full_like(
                 extreme, self._middle
             )
+        if self._symmetric:
+            above, below = high / (self._top - self._middle), -low / self._middle
+            return np.maximum(np.maximum(above, below), 0), np.full_like(high, self._middle)
         low, high = np.minimum(low, 0), np.maximum(high, 0)
         scale = (high - low) / self._top
         zero_point = np.rint(-low / _divisor(scale))
@@ -195,7 +208,7 @@ class BlockFitter:
             zero_point=zero_point.copy(),
         )
         # The end of the range that reaches further goes to the side that needs it.
-        sign = np.where(high >= -low, np.float32(-1), np.float32(1)) if self._symmetric else None
+        sign = np.where(high >= -low, np.float32(-1), np.float32(1)) if self._signed else None
         best_cover = np.zeros_like(low)
         for offset in self._grid.zero_point_offsets:
             candidate = np.clip(zero_point + np.float32(offset), 0, self._top)
@@ -254,12 +267,20 @@ class BlockFitter:
             products *= self._importance
         return np.asarray(np.add.reduce(products, axis=0))
 
+    def _as_stored(self, scale: Vector, exponent: NDArray[np.intc]) -> Vector:
+        """The scale as it can be stored after the block's power of two is put back."""
+        return power_of_two_times(self._storable(power_of_two_times(scale, exponent)), -exponent)
+
+    def _storable(self, scale: Vector) -> Vector:
+        if not self._bfloat16:
+            return scale
+        bits = np.clip(scale, _SMALLEST_BFLOAT16, _LARGEST_BFLOAT16).view(np.uint32)
+        # To nearest, ties to even: the upper half of a float32 is a bfloat16.
+        bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        bits &= np.uint32(0xFFFF0000)
+        return bits.view(np.float32)
+
 
 def _divisor(values: Vector) -> Vector:
     """The values, with infinity for zero, so that what is divided by it becomes zero."""
     return np.where(values == 0, np.float32(np.inf), values)
-
-
-def _as_stored(scale: Vector, exponent: NDArray[np.intc]) -> Vector:
-    """The scale as float32 can hold it after the block's power of two is put back."""
-    return power_of_two_times(power_of_two_times(scale, exponent), -exponent)

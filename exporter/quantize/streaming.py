@@ -27,6 +27,7 @@ from edgewise.exporter.quantize.finite import check_weights
 from edgewise.exporter.quantize.gguf_blocks import BLOCK_SIZE, LOSSLESS_TYPES, convert_blocks
 from edgewise.exporter.quantize.packing import packed_length
 from edgewise.exporter.quantize.recipes import WeightFormat
+from edgewise.exporter.quantize.scale_search import Scales
 
 CHUNK_BYTES = 8 << 20  # of float32 that are read at a time, at least one row
 
@@ -159,6 +160,7 @@ def quantized_rows(
     form: WeightFormat,
     *,
     importance: NDArray[np.float32] | None = None,
+    scales_as: Scales = "float32",
 ) -> Iterator[BlockQuantized | ChannelQuantized]:
     """Quantizes a group of tensors chunk by chunk.
 
@@ -166,6 +168,7 @@ def quantized_rows(
         sources: matrices that `can_pack` accepts.
         form: a format whose `layout_of` is "block" or "channel".
         importance: float32 [K], as `quantize_blockwise` takes it.
+        scales_as: as `quantize_blockwise` takes it; blocks of "keep" have their own.
 
     Yields:
         The stored rows in order, all of the layout that `layout_of` gives.
@@ -194,6 +197,7 @@ def quantized_rows(
                     block_size=layout.block_size,
                     symmetric=not layout.zero_points,
                     importance=importance,
+                    scales_as=scales_as,
                     name=name,
                     first_row=start,
                 )
@@ -204,6 +208,7 @@ def quantize_tensors(
     form: WeightFormat,
     *,
     importance: NDArray[np.float32] | None = None,
+    scales_as: Scales = "float32",
 ) -> BlockQuantized | ChannelQuantized | None:
     """Quantizes a group of tensors into whole arrays.
 
@@ -213,6 +218,7 @@ def quantize_tensors(
         sources: matrices that `can_pack` accepts.
         form: the format that they are to have.
         importance: float32 [K], as `quantize_blockwise` takes it.
+        scales_as: as `quantize_blockwise` takes it; blocks of "keep" have their own.
 
     Returns:
         The quantized matrix, or None where `layout_of` gives plain numbers: read these with
@@ -224,7 +230,8 @@ def quantize_tensors(
     """
     layout = layout_of(sources, form)
     if layout.kind == "block":
-        return _collect(layout.empty_blocks(), quantized_rows(sources, form, importance=importance))
+        rows = quantized_rows(sources, form, importance=importance, scales_as=scales_as)
+        return _collect(layout.empty_blocks(), rows)
     if layout.kind == "channel":
         whole = ChannelQuantized(
             np.empty((layout.rows, layout.columns), np.int8), np.empty(layout.rows, np.float32)

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_checkpoint import load_case, write_checkpoint
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter import export, pipeline
+from edgewise.exporter import export
 from edgewise.exporter.budget import BudgetError
 from edgewise.exporter.plan import PlanError
 from edgewise.exporter.quantize import QuantizeError, RecipeError
@@ -31,7 +31,6 @@ BOARD = "raspberry_pi_5"
         ({"recipe": "fp16,activations=int8"}, RecipeError, "none of which is quantized"),
         ({"recipe": "int8,activations=float32"}, RecipeError, "int8-block32"),
         ({"recipe": "int4,activations=float16"}, RecipeError, "float32 and int8"),
-        ({"runtime": "tflite"}, PlanError, "--format onnx"),
         ({"runtime": "gguf"}, PlanError, "--format onnx"),
         ({"context_length": 129}, PlanError, "129.* 1 to 128"),
         ({"context_length": 0}, PlanError, "1 to 128"),
@@ -50,20 +49,20 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
 @pytest.mark.parametrize(
     "name", [name for name in available_profiles() if load_profile(name).runtime != "onnx"]
 )
-def test_a_board_that_runs_tflite_best_is_refused_with_a_way_out_that_works(
-    tiny_folder, tmp_path, name
-):
-    folder = str(tiny_folder("qwen2_tied"))
-    with pytest.raises(PlanError, match=f"what {name} runs best.*--format onnx"):
-        export(folder, profile=name, output=tmp_path / "bundle")
+def test_a_board_that_runs_tflite_best_takes_both(tiny_folder, tmp_path, name, runtime):
     report = export(
-        folder, profile=name, output=tmp_path / "bundle", runtime="onnx", verification=False
+        str(tiny_folder("qwen2_tied")),
+        profile=name,
+        output=tmp_path / "bundle",
+        runtime=None if runtime == "tflite" else runtime,
+        verification=False,
     )
     assert report.bundle.manifest.profile == name
-    assert report.bundle.manifest.runtime == "onnx"
+    assert report.bundle.manifest.runtime == runtime
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones(checkpoint, tmp_path):
@@ -138,7 +137,7 @@ def test_what_is_not_about_weights_is_refused_before_they_are_read(
     def read_weights(*arguments: object) -> None:
         pytest.fail("the weights were read")
 
-    monkeypatch.setattr(pipeline, "build", read_weights)
+    monkeypatch.setattr("edgewise.exporter.targets.onnx.build", read_weights)
     with pytest.raises(TokenizerError, match="310 ids, the model knows 300"):
         export(str(checkpoint), profile=BOARD, output=tmp_path / "bundle")
     change_json(checkpoint / "tokenizer_config.json", chat_template="{{ unclosed")

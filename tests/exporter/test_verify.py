@@ -11,9 +11,9 @@ from tiny_checkpoint import ArraySource
 
 from edgewise.exporter import open_checkpoint
 from edgewise.exporter.checkpoint import Checkpoint
-from edgewise.exporter.pipeline import build
 from edgewise.exporter.plan import ExportPlan, make_plan
 from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.exporter.targets.onnx import build
 from edgewise.exporter.verify import (
     FLOAT32_TOLERANCE,
     GATES,

@@ -290,3 +290,25 @@ def test_minimums_are_added_after_the_product():
     assert quantized.dequantize().tolist() == [[float(value) for value in expected]]
     with pytest.raises(ValueError, match="no zero points"):
         quantized.unpacked_zero_points()
+
+
+@pytest.mark.parametrize("block_size", [32, 64, 128])
+def test_scales_for_xnnpack_are_positive_and_exact_in_both_half_types(block_size):
+    generator = np.random.default_rng(3)
+    weights = generator.standard_t(4, (40, 4 * block_size)).astype(np.float32) * np.float32(0.03)
+    weights[0], weights[1] = 0, weights[1] * 1e-6
+    quantized = quantize_blockwise(
+        weights, bits=4, block_size=block_size, symmetric=True, scales_as="positive bfloat16"
+    )
+    scales = quantized.scales
+    assert (scales > 0).all()
+    assert np.array_equal(scales, scales.astype(np.float16).astype(np.float32))
+    assert not (scales.view(np.uint32) & 0xFFFF).any()
+    assert not quantized.dequantize()[0].any()
+    free = quantize_blockwise(weights, bits=4, block_size=block_size, symmetric=True)
+    errors = [
+        np.square((kind.dequantize() - weights)[2:]).sum(dtype=np.float64)
+        for kind in (quantized, free)
+    ]
+    # The eighth code below zero can not serve the larger side of every block: measured at 1.14.
+    assert errors[0] < 1.2 * errors[1]

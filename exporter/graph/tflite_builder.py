@@ -1,0 +1,376 @@
+"""The TFLite builder: lowers the op vocabulary to primitives that XNNPACK takes, shapes static.
+
+A model file holds one graph for each `Signature`; all refer to the same weights.
+
+| input | type | shape |
+|---|---|---|
+| token_ids | int32 | [T], padding behind the real ones |
+| positions | int32 | [T]: past, past + 1, ... |
+| last_token | int32 | [1], which of the T is the last real one; only where T > 1 |
+| key_cache.{layer} | float32 | [1, key-value heads, S, head size]; only where S > 0 |
+| value_cache.{layer} | float32 | as the keys |
+
+| output | type | shape |
+|---|---|---|
+| logits | float32 | [1, vocabulary], of the last real token |
+| new_key.{layer}, new_value.{layer} | float32 | [1, key-value heads, T, head size] |
+
+The cache is read, never written: what a step adds is returned, and the runtime writes it where it
+belongs. Positions of the cache from ``past`` on are masked, so that what stands there is never seen
+(it must be finite). Rules: all that XNNPACK does not run (look-ups, casts) stands at the beginning,
+so that the rest is one partition; a cache of S positions is attended in full, whatever of it is
+filled, so there is a graph for each of several S.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgewise.exporter.graph.protocol import Activation, Attention, Rotary, Weight
+from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
+from edgewise.exporter.graph.tflite_linear import LinearLowering
+from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME, Release, WeightStore
+
+TOKEN_IDS = "token_ids"  # noqa: S105 - a name, no secret
+POSITIONS = "positions"
+LAST_TOKEN = "last_token"  # noqa: S105 - a name, no secret
+LOGITS = "logits"
+CACHE_NAMES = ("key_cache.{layer}", "value_cache.{layer}")
+NEW_NAMES = ("new_key.{layer}", "new_value.{layer}")
+SMALLEST_DECODE_CACHE = 256  # positions
+SMALLEST_PREFILL_CACHE = 512  # positions
+PREFILL_TOKENS, SHORT_PREFILL_TOKENS = 128, 32
+MASKED = -1e9  # added to a score that must not count: exp of it is 0 in float32
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One graph of a model: how many tokens it takes, behind how many positions of cache."""
+
+    tokens: int
+    cache: int
+
+    @property
+    def name(self) -> str:
+        """Return "decode_256", "prefill_128" or "prefill_128_1024"."""
+        if self.tokens == 1:
+            return f"decode_{self.cache}"
+        return f"prefill_{self.tokens}" + (f"_{self.cache}" if self.cache else "")
+
+
+def signatures(context_length: int, release: Release = LITERT) -> tuple[Signature, ...]:
+    """Choose the graphs of a model.
+
+    Decoding has a cache of 256 positions, its doubles and the context. A prompt is read in chunks
+    of 128: the first without a cache, the next behind 512 positions, later ones behind the whole
+    context; a short rest in one of 32. Every graph costs some megabytes of memory where it is
+    loaded, and a cache larger than what it holds costs time, so it is these and no more.
+
+    tflite-runtime 2.14 multiplies a chunk of 32 at the speed of one of 128 and gives every graph a
+    cache of its own, so there the chunks are short.
+    """
+    decode = [SMALLEST_DECODE_CACHE]
+    while decode[-1] < context_length:
+        decode.append(2 * decode[-1])
+    decode[-1] = context_length
+    if release == TFLITE_RUNTIME:
+        short = (Signature(SHORT_PREFILL_TOKENS, cache) for cache in (0, context_length))
+        return (*(Signature(1, cache) for cache in decode), *short)
+    prefill = sorted({0, min(SMALLEST_PREFILL_CACHE, context_length), context_length})
+    return (
+        *(Signature(1, cache) for cache in decode),
+        *(Signature(PREFILL_TOKENS, cache) for cache in prefill),
+        Signature(SHORT_PREFILL_TOKENS, context_length),
+    )
+
+
+class TfliteBuilder:
+    """Fulfils ``GraphBuilder`` for one signature; `finish` adds the graph to the model file."""
+
+    def __init__(
+        self,
+        model: TfliteFile,
+        weights: WeightStore,
+        signature: Signature,
+        context_length: int,
+        name: str | None = None,
+    ) -> None:
+        """Begin a graph.
+
+        Args:
+            model: The file that takes graphs and arrays.
+            weights: The model's weights, shared by its graphs.
+            signature: The graph's sizes.
+            context_length: Positions a sequence may have.
+            name: What the graph is called; by default as the signature says.
+        """
+        self._graph = TfliteGraph(model, signature.name if name is None else name)
+        self._linear = LinearLowering(self._graph, weights)
+        self._weights = weights
+        self._tokens = signature.tokens
+        self._cache = signature.cache
+        # Padding behind the last real token has positions too.
+        self._positions = context_length + PREFILL_TOKENS
+        self._head_factors: dict[object, tuple[Edge, Edge | None]] = {}
+        self._token_ids, self._position = self._make_inputs()
+        self._past_mask = self._make_past_mask() if self._cache else None
+        self._last_token = self._select_last_token() if self._tokens > 1 else None
+
+    def finish(self) -> None:
+        """Add the graph to the model."""
+        self._graph.finish()
+
+    # The vocabulary
+
+    def token_ids(self) -> Edge:
+        """See ``GraphBuilder``; one sequence, [T]."""
+        return self._token_ids
+
+    def embedding(self, token_ids: Edge, weight: Weight) -> Edge:
+        """See ``GraphBuilder``."""
+        return self._linear.embedding(token_ids, weight)
+
+    def linear(
+        self, x: Edge, weights: Sequence[Weight], biases: Sequence[Weight] | None = None
+    ) -> Edge:
+        """See ``GraphBuilder``."""
+        return self._linear.linear(x, weights, biases)
+
+    def rms_norm(self, x: Edge, weight: Weight, epsilon: float) -> Edge:
+        """See ``GraphBuilder``."""
+        g, name = self._graph, weight.name.removesuffix(".weight")
+        squared = g.binary(Operator.MUL, x, x, f"{name}/squared")
+        mean = g.operator(
+            Operator.MEAN,
+            [squared, g.integers([len(x.shape) - 1])],
+            (*x.shape[:-1], 1),
+            f"{name}/mean",
+            options=schema.ReducerOptionsT(keepDims=True),
+        )
+        mean = g.binary(Operator.ADD, mean, g.number(epsilon), f"{name}/mean_above_0")
+        factor = g.unary(Operator.RSQRT, mean, f"{name}/factor")
+        normed = g.binary(Operator.MUL, x, factor, f"{name}/unscaled")
+        return g.binary(Operator.MUL, normed, self._weights.vector(g, [weight]), name)
+
+    def add_rms_norm(
+        self, residual: Edge, x: Edge, weight: Weight, epsilon: float
+    ) -> tuple[Edge, Edge]:
+        """See ``GraphBuilder``."""
+        name = f"{weight.name.removesuffix('.weight')}/sum"
+        total = self._graph.binary(Operator.ADD, residual, x, name)
+        return total, self.rms_norm(total, weight, epsilon)
+
+    def attention(self, query_key_value: Edge, attention: Attention) -> Edge:
+        """See ``GraphBuilder``.
+
+        The heads that share a key stand below one another, [1, key-value heads, group * T, head
+        size], so that no key or value is ever repeated. Scores over the cache and over the new
+        tokens are two products, joined for one softmax.
+        """
+        g, name = self._graph, f"layers.{attention.layer}/attention"
+        tokens, size = self._tokens, attention.head_size
+        heads, groups = attention.heads, attention.key_value_heads
+        shared = heads // groups
+        rows = self._heads_first(query_key_value, heads + 2 * groups, name)
+        rotated = self._rotate_and_scale(rows, attention, name)
+        query = g.slice(rotated, 1, 0, heads, f"{name}/query")
+        query = g.reshape(query, (1, groups, shared * tokens, size), f"{name}/query_groups")
+        new_key = g.slice(rotated, 1, heads, groups, f"{name}/new_key")
+        new_value = g.slice(rotated, 1, heads + groups, groups, f"{name}/new_value")
+        context = self._attend(query, new_key, new_value, attention)
+        return self._heads_last(context, heads, size, name)
+
+    def gated_activation(self, gate_up: Edge, activation: Activation) -> Edge:
+        """See ``GraphBuilder``."""
+        name, width = f"gated.{gate_up.index}", gate_up.shape[-1] // 2
+        gate, up = self._graph.split(gate_up, (width, width), name)
+        activated = self._activate(gate, activation, name)
+        return self._graph.binary(Operator.MUL, activated, up, f"{name}/gated")
+
+    def last_token(self, x: Edge) -> Edge:
+        """See ``GraphBuilder``; a product with a row of zeros and one 1 picks exactly."""
+        if self._last_token is None:
+            return x
+        return self._graph.matrix_product(
+            self._last_token, x, f"last_token.{x.index}", transposed=False
+        )
+
+    def output_logits(self, x: Edge) -> None:
+        """See ``GraphBuilder``."""
+        self._graph.output(LOGITS, x)
+
+    # Parts
+
+    def _activate(self, x: Edge, activation: Activation, name: str) -> Edge:
+        g = self._graph
+        match activation:
+            case "silu":
+                gate = g.unary(Operator.LOGISTIC, x, f"{name}/sigmoid")
+                return g.binary(Operator.MUL, x, gate, f"{name}/silu")
+            case "relu":
+                return g.unary(Operator.RELU, x, f"{name}/relu")
+            case "gelu" | "gelu_tanh":
+                options = schema.GeluOptionsT(approximate=activation == "gelu_tanh")
+                return g.operator(Operator.GELU, [x], x.shape, f"{name}/gelu", options=options)
+
+    def _attend(self, query: Edge, new_key: Edge, new_value: Edge, attention: Attention) -> Edge:
+        """Attend to the cache and to what is new: [1, key-value heads, group * T, head size]."""
+        g, name = self._graph, f"layers.{attention.layer}/attention"
+        tokens, size = self._tokens, attention.head_size
+        groups = attention.key_value_heads
+        shared = attention.heads // groups
+        for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
+            g.output(template.format(layer=attention.layer), edge)
+        scores = g.matrix_product(query, new_key, f"{name}/new_scores", transposed=True)
+        if tokens > 1:
+            scores = g.binary(Operator.ADD, scores, self._causal_mask(shared), f"{name}/causal")
+        if self._past_mask is None:
+            probabilities = self._softmax(scores, name)
+            context = g.matrix_product(probabilities, new_value, name, transposed=False)
+        else:
+            shape = (1, groups, self._cache, size)
+            key_cache, value_cache = (
+                g.input(template.format(layer=attention.layer), shape) for template in CACHE_NAMES
+            )
+            past = g.matrix_product(query, key_cache, f"{name}/past_scores", transposed=True)
+            past = g.binary(Operator.ADD, past, self._past_mask, f"{name}/past_masked")
+            joined = g.concatenate([past, scores], f"{name}/scores")
+            probabilities = self._softmax(joined, name)
+            of_past, of_new = g.split(probabilities, (self._cache, tokens), f"{name}/parts")
+            context = g.binary(
+                Operator.ADD,
+                g.matrix_product(of_past, value_cache, f"{name}/past", transposed=False),
+                g.matrix_product(of_new, new_value, f"{name}/new", transposed=False),
+                name,
+            )
+        return context
+
+    def _softmax(self, scores: Edge, name: str) -> Edge:
+        return self._graph.operator(
+            Operator.SOFTMAX,
+            [scores],
+            scores.shape,
+            f"{name}/probabilities",
+            options=schema.SoftmaxOptionsT(beta=1.0),
+        )
+
+    def _heads_first(self, x: Edge, heads: int, name: str) -> Edge:
+        """Turn [T, heads * size] to [1, heads, T, size]; one token's numbers stay in place."""
+        size = x.shape[1] // heads
+        if self._tokens > 1:
+            x = self._graph.reshape(x, (self._tokens, heads, size), f"{name}/tokens")
+            x = self._graph.transpose(x, (1, 0, 2), f"{name}/transposed")
+        return self._graph.reshape(x, (1, heads, self._tokens, size), f"{name}/heads")
+
+    def _heads_last(self, x: Edge, heads: int, size: int, name: str) -> Edge:
+        if self._tokens > 1:
+            x = self._graph.reshape(x, (heads, self._tokens, size), f"{name}/context_heads")
+            x = self._graph.transpose(x, (1, 0, 2), f"{name}/context_tokens")
+        return self._graph.reshape(x, (self._tokens, heads * size), f"{name}/context")
+
+    def _rotate_and_scale(self, x: Edge, attention: Attention, name: str) -> Edge:
+        """Rotate queries and keys in [1, heads, T, size], scale queries, pass values.
+
+        That is x * straight + (-second half, first half, 0) * crossed, with tables that are made
+        once a graph: one multiplication for rotation and scale, and no cutting before it. The
+        halves change places by a product with a matrix of ones, minus ones and zeros: exact, and
+        one operator.
+        """
+        g, rotary = self._graph, attention.rotary
+        straight, crossed = self._head_tables(attention)
+        result = g.binary(Operator.MUL, x, straight, f"{name}/straight")
+        if rotary is None or crossed is None:
+            return result
+        size, pairs = x.shape[-1], len(rotary.inverse_frequencies)
+        exchange = np.zeros((size, size), np.float32)
+        first, second = np.arange(pairs), np.arange(pairs, 2 * pairs)
+        exchange[first, second], exchange[second, first] = -1, 1
+        swapped = g.operator(
+            Operator.FULLY_CONNECTED,
+            [x, g.constant(f"exchange/{size}/{pairs}", exchange), None],
+            x.shape,
+            f"{name}/swapped",
+            options=schema.FullyConnectedOptionsT(keepNumDims=True),
+        )
+        swapped = g.binary(Operator.MUL, swapped, crossed, f"{name}/crossed")
+        return g.binary(Operator.ADD, result, swapped, f"{name}/rotated")
+
+    def _head_tables(self, attention: Attention) -> tuple[Edge, Edge | None]:
+        """Make the tables of `_rotate_and_scale`: [1, heads, T or 1, size] each."""
+        counts = (attention.heads, attention.key_value_heads, attention.key_value_heads)
+        key = (attention.rotary, counts, attention.head_size, attention.scale)
+        if key not in self._head_factors:
+            g, name = self._graph, f"heads.{len(self._head_factors)}"
+
+            def by_head(query: float, keys: float, values: float, part: str) -> Edge:
+                factors = np.repeat(np.asarray([query, keys, values], np.float32), counts)
+                return g.constant(f"{name}/{part}", factors[None, :, None, None])
+
+            if attention.rotary is None:
+                self._head_factors[key] = (by_head(attention.scale, 1, 1, "scale"), None)
+            else:
+                cosine, sine = self._position_tables(attention.rotary, attention.head_size)
+                scale = by_head(attention.scale, 1, 0, "rotated_scale")
+                straight = g.binary(Operator.MUL, cosine, scale, f"{name}/rotated")
+                passed = by_head(0, 0, 1, "passed")
+                straight = g.binary(Operator.ADD, straight, passed, f"{name}/straight")
+                crossed = g.binary(Operator.MUL, sine, scale, f"{name}/crossed")
+                self._head_factors[key] = (straight, crossed)
+        return self._head_factors[key]
+
+    def _position_tables(self, rotary: Rotary, size: int) -> tuple[Edge, Edge]:
+        """Look up (cosine, cosine, 1) and (sine, sine, 0) of the positions: [T, size] each."""
+        cosine, sine = rotary.tables(self._positions)
+        rest = (self._positions, size - 2 * cosine.shape[1])
+        ones, zeros = np.ones(rest, np.float32), np.zeros(rest, np.float32)
+        table = np.concatenate([cosine, cosine, ones, sine, sine, zeros], axis=1)
+        name = f"rotary.{len(self._head_factors)}"
+        rows = self._linear.table_rows(name, table, self._position)
+        halves = self._graph.split(rows, (size, size), name)
+        return halves[0], halves[1]
+
+    def _make_inputs(self) -> tuple[Edge, Edge]:
+        """Declare token ids and positions, [T] each."""
+        shape = (self._tokens,)
+        token_ids = self._graph.input(TOKEN_IDS, shape, ElementType.INT32)
+        return token_ids, self._graph.input(POSITIONS, shape, ElementType.INT32)
+
+    def _make_past_mask(self) -> Edge:
+        """Make [1, 1, 1, S]: 0 below the first new position, very negative from there on."""
+        g, name = self._graph, "past_mask"
+        positions = self._to_float32(self._position, f"{name}/positions")
+        past = g.slice(positions, 0, 0, 1, f"{name}/past")
+        middles = np.arange(self._cache, dtype=np.float32) + np.float32(0.5)
+        places = g.constant(f"{name}/places_{self._cache}", middles[None, None, None])
+        distance = g.binary(Operator.SUB, past, places, f"{name}/distance")
+        negative = g.binary(Operator.MINIMUM, distance, g.number(0), f"{name}/negative")
+        return g.binary(Operator.MUL, negative, g.number(-2 * MASKED), name)
+
+    def _select_last_token(self) -> Edge | None:
+        """Make [1, T]: 1 at the last real token, 0 elsewhere."""
+        g, name = self._graph, "last_token"
+        index = g.input(LAST_TOKEN, (1,), ElementType.INT32)
+        place = self._to_float32(index, f"{name}/index")
+        places = g.constant(
+            f"{name}/places_{self._tokens}", np.arange(self._tokens, dtype=np.float32)[None]
+        )
+        distance = g.binary(Operator.SUB, places, place, f"{name}/distance")
+        distance = g.unary(Operator.ABS, distance, f"{name}/absolute")
+        nearness = g.binary(Operator.SUB, g.number(1), distance, f"{name}/nearness")
+        return g.binary(Operator.MAXIMUM, nearness, g.number(0), f"{name}/selection")
+
+    def _causal_mask(self, shared: int) -> Edge:
+        """Make [1, 1, shared * T, T]: no token sees one behind it."""
+        tokens = self._tokens
+        future = np.triu(np.full((tokens, tokens), MASKED, np.float32), 1)
+        mask = np.tile(future, (shared, 1))[None, None]
+        return self._graph.constant(f"causal_mask/{shared}x{tokens}", mask)
+
+    def _to_float32(self, x: Edge, name: str) -> Edge:
+        options = schema.CastOptionsT(inDataType=ElementType.INT32, outDataType=ElementType.FLOAT32)
+        return self._graph.operator(Operator.CAST, [x], x.shape, name, options=options)

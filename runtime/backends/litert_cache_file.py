@@ -1,0 +1,123 @@
+"""Where XNNPACK's packed weights of a bundle are kept between loads.
+
+Workflow: `usable` gives a file that was finished before, or None; otherwise the engine packs into
+`begin()` while it loads, and `finish` gives that file its final name. It saves most of the loading
+time, and packed weights are then pages of a file instead of memory of the process.
+
+Rules: a file's name tells the model's size and time, the runtime's version, the CPU, the file's own
+size and a checksum of its ends, so that a file that is stale, cut short or of another machine is
+never found; such files of the same model are deleted. The bundle's own folder is preferred, then
+the user's cache folder; without either, nothing is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import zlib
+from pathlib import Path
+
+from edgewise.common.files import fsync_path
+
+FOLDER, SUFFIX, BUILDING = ".cache", ".xnnpack", ".building"
+ENDS = 1 << 16  # bytes at either end that the checksum covers
+_FEATURES = re.compile(r"^(?:flags|Features|model name|CPU part)\s*:.*$", re.MULTILINE)
+
+
+class WeightCacheFile:
+    """The place of one model's packed weights."""
+
+    _folder: Path | None
+
+    def __init__(self, model: Path, runtime_version: str) -> None:
+        """Find a folder that can be written.
+
+        Args:
+            model: The .tflite file.
+            runtime_version: Of the library that packs.
+        """
+        state = model.stat()
+        machine = zlib.crc32(f"{runtime_version} {platform.machine()} {_cpu()}".encode())
+        own = model.parent / FOLDER
+        if _is_writable(own):
+            self._folder, self._model_key = own, model.name
+        else:
+            users = _users_folder()
+            self._folder = users if _is_writable(users) else None
+            self._model_key = f"{zlib.crc32(os.fsencode(model.absolute())):08x}"
+        self._key = f"{self._model_key}-{state.st_size}-{state.st_mtime_ns}-{machine:08x}"
+
+    def usable(self) -> Path | None:
+        """Return the finished file of exactly this model on this machine; delete others."""
+        if self._folder is None:
+            return None
+        found = None
+        for path in self._folder.glob(f"{self._model_key}-*{SUFFIX}"):
+            if path.name == f"{self._key}-{_content_key(path)}{SUFFIX}":
+                found = path
+            else:
+                with contextlib.suppress(OSError):  # another process may have been faster
+                    path.unlink()
+        return found
+
+    def begin(self) -> Path | None:
+        """Return a new file to pack into, or None where nothing can be kept."""
+        if self._folder is None:
+            return None
+        path = self._folder / f"{self._key}.{os.getpid()}{BUILDING}"
+        path.unlink(missing_ok=True)
+        return path
+
+    def finish(self, building: Path) -> None:
+        """Publish what was packed; a file that the engine did not write is no error."""
+        if not building.exists():
+            return
+        fsync_path(building)
+        final = building.with_name(f"{self._key}-{_content_key(building)}{SUFFIX}")
+        building.replace(final)
+
+    def abandon(self, building: Path | None) -> None:
+        """Remove a file whose packing failed."""
+        if building is not None:
+            building.unlink(missing_ok=True)
+
+
+def is_packed_weights(path: Path) -> bool:
+    """Tell whether a file of a bundle's folder was packed there, and may go with the bundle."""
+    return path.parent.name == FOLDER and path.suffix in (SUFFIX, BUILDING)
+
+
+def _users_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "edgewise"
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def _content_key(path: Path) -> str:
+    """Return size and checksum of a file's first and last bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        checksum = zlib.crc32(stream.read(ENDS))
+        stream.seek(max(0, size - ENDS))
+        checksum = zlib.crc32(stream.read(ENDS), checksum)
+    return f"{size}-{checksum:08x}"
+
+
+def _cpu() -> str:
+    """Return what chooses XNNPACK's kernels: the first core's model and features."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted(set(_FEATURES.findall(text))))

@@ -1,0 +1,295 @@
+"""TFLite graphs, run by LiteRT through the runtime's own back end, against the reference."""
+
+import dataclasses
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_checkpoint import CASES, ArraySource, TinyModel, load_case
+
+from edgewise.exporter.graph.numpy_builder import NumpyBuilder
+from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.tflite_builder import (
+    CACHE_NAMES,
+    NEW_NAMES,
+    Signature,
+    TfliteBuilder,
+)
+from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_weights import LITERT, SCALES, TFLITE_RUNTIME, WeightStore
+from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.exporter.quantize.streaming import quantize_tensors
+from edgewise.runtime.backends.litert import CompiledEngine, InterpreterEngine, LitertBackend
+from edgewise.runtime.manifest import CacheLayout
+
+CONTEXT = 128
+TOLERANCE = 1e-4
+# Small graphs, so that short sequences cross every boundary.
+SMALL = (
+    Signature(1, 8),
+    Signature(1, 16),
+    Signature(1, CONTEXT),
+    Signature(8, 0),
+    Signature(8, 16),
+    Signature(4, CONTEXT),
+)
+
+
+def build(model: TinyModel, folder: Path, recipe: str, graphs=SMALL, release=LITERT) -> Path:
+    folder.mkdir(exist_ok=True)
+    file = TfliteFile()
+    weights = WeightStore(file, Recipe.parse(recipe), release)
+    for signature in graphs:
+        builder = TfliteBuilder(file, weights, signature, CONTEXT)
+        model.forward(builder)
+        builder.finish()
+    path = folder / "model.tflite"
+    file.write(path)
+    return path
+
+
+def opened(model: TinyModel, path: Path):
+    configuration = model.configuration
+    manifest = SimpleNamespace(
+        cache=CacheLayout(
+            configuration.layers,
+            configuration.key_value_heads,
+            configuration.head_size,
+            "float32",
+            past_key_name=CACHE_NAMES[0],
+            past_value_name=CACHE_NAMES[1],
+            present_key_name=NEW_NAMES[0],
+            present_value_name=NEW_NAMES[1],
+        ),
+        vocabulary_size=configuration.vocabulary_size,
+        minimum_versions={},
+    )
+    return SimpleNamespace(path=path.parent, file=lambda role: path, manifest=manifest)
+
+
+def load(model: TinyModel, path: Path, slots: int = 2) -> LitertBackend:
+    return LitertBackend(opened(model, path), threads=1, slots=slots, capacity=CONTEXT)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def exported(request, tmp_path_factory):
+    """A case, its fp32 graphs loaded with two slots, and what transformers computes."""
+    case = load_case(request.param)
+    model = TinyModel(case)
+    path = build(model, tmp_path_factory.mktemp(case.name), "fp32")
+    backend = load(model, path)
+    yield case, backend, case.expected_logits()
+    backend.close()
+
+
+def step(backend, slot, ids, past):
+    return backend.step(slot, np.asarray([ids]), np.asarray([past], np.int32))[0].copy()
+
+
+def test_one_pass_equals_transformers(exported):
+    case, backend, expected = exported
+    for slot, sequence in enumerate(case.sequences):
+        actual = step(backend, slot, sequence, 0)
+        assert np.abs(actual - expected[slot][-1]).max() < TOLERANCE
+
+
+def test_single_steps_across_every_bucket_equal_transformers(exported):
+    case, backend, expected = exported
+    sequence = case.sequences[0]
+    assert len(sequence) > 16  # beyond two caches
+    for position in range(len(sequence)):
+        actual = step(backend, 1, sequence[position : position + 1], position)
+        assert np.abs(actual - expected[0][position]).max() < TOLERANCE
+
+
+def test_a_chunked_prompt_equals_transformers(exported):
+    case, backend, expected = exported
+    sequence, at = case.sequences[0], 0
+    for size in (8, 1, 9, len(sequence) - 18):
+        actual = step(backend, 0, sequence[at : at + size], at)
+        at += size
+        assert np.abs(actual - expected[0][at - 1]).max() < TOLERANCE
+
+
+def test_a_batch_of_different_lengths_equals_transformers(exported):
+    case, backend, expected = exported
+    prompts = [sequence[:-3] for sequence in case.sequences]
+    counts = np.asarray([len(prompt) for prompt in prompts], np.int32)
+    padded = np.zeros((2, counts.max()), np.int64)
+    for row, prompt in enumerate(prompts):
+        padded[row, : len(prompt)] = prompt
+    logits = backend.step(0, padded, np.zeros(2, np.int32), counts).copy()
+    for step_index in range(3):
+        for row in range(2):
+            reference = expected[row][counts[row] - 1 + step_index]
+            assert np.abs(logits[row] - reference).max() < TOLERANCE
+        tokens = [[case.sequences[row][counts[row] + step_index]] for row in range(2)]
+        past = (counts + step_index).astype(np.int32)
+        logits = backend.step(0, np.asarray(tokens), past).copy()
+
+
+def test_a_shorter_past_forgets_what_was_behind_it(exported):
+    case, backend, expected = exported
+    sequence = case.sequences[0]
+    step(backend, 0, sequence, 0)
+    step(backend, 0, [7, 8, 9], 6)  # another continuation, then the first again
+    actual = step(backend, 0, sequence[6:10], 6)
+    assert np.abs(actual - expected[0][9]).max() < TOLERANCE
+    step(backend, 0, case.sequences[1], 0)  # another conversation, in a smaller cache
+    actual = step(backend, 0, case.sequences[1][-1:], len(case.sequences[1]) - 1)
+    assert np.abs(actual - expected[1][-1]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["llama_tied_wide_head", "qwen2_untied"])
+def test_both_engines_compute_the_same(tmp_path, name):
+    case = load_case(name)
+    model = TinyModel(case)
+    bundle = opened(model, build(model, tmp_path, "int8"))
+    compiled = LitertBackend(bundle, threads=1, slots=2, capacity=CONTEXT)
+    assert isinstance(compiled._engine, CompiledEngine)
+    interpreted = LitertBackend(bundle, threads=1, slots=2, capacity=CONTEXT)
+    interpreted._engine = InterpreterEngine(bundle, threads=1, slots=2, capacity=CONTEXT)
+    past = [0, 0]
+    for slot, size in ((0, 5), (1, 8), (0, 3), (1, 1), (0, 9), (0, 1), (0, 1)):
+        ids = case.sequences[slot][past[slot] : past[slot] + size]
+        results = [step(backend, slot, ids, past[slot]) for backend in (compiled, interpreted)]
+        assert np.array_equal(*results)
+        past[slot] += size
+
+
+class Dequantized(TinyModel):
+    """The same model over the numbers that a recipe's stored weights stand for."""
+
+    def __init__(self, case, recipe):
+        super().__init__(case)
+        self.recipe = Recipe.parse(recipe)
+
+    def weight(self, name):
+        plain = super().weight(name)
+        if plain.role in ("norm", "bias"):
+            return plain
+        return _dequantized(plain, self.recipe)
+
+
+@dataclass(frozen=True)
+class DequantizedWeight(Weight):
+    plain: Weight
+    recipe: Recipe
+
+    def with_role(self, role):
+        return _dequantized(self.plain.with_role(role), self.recipe)
+
+
+def _dequantized(plain, recipe):
+    form = recipe.format_for(plain.role)
+    quantized = quantize_tensors([plain.source], form, scales_as=SCALES)
+    if quantized is not None:
+        array = quantized.dequantize()
+    else:
+        array = plain.source.array.astype(np.float16 if form.kind == "float16" else np.float32)
+    source = ArraySource(array.astype(np.float32))
+    return DequantizedWeight(plain.name, plain.role, source, plain, recipe)
+
+
+EXACT_RECIPES = ["fp16", "fp32,embedding=int8", "fp32,embedding=int4-block32", "fp16,head=fp32"]
+
+
+@pytest.mark.parametrize(
+    "name", ["llama_tied_wide_head", "llama_multi_head_biases", "qwen2_untied"]
+)
+@pytest.mark.parametrize("recipe", EXACT_RECIPES)
+def test_stored_weights_are_computed_with_exactly(tmp_path, name, recipe):
+    """With float32 activations the graph's only difference from fp32 is what was rounded."""
+    case = load_case(name)
+    backend = load(TinyModel(case), build(TinyModel(case), tmp_path, recipe))
+    reference = NumpyBuilder(np.asarray([case.sequences[0]]))
+    Dequantized(case, recipe).forward(reference)
+    actual = step(backend, 0, case.sequences[0], 0)
+    assert np.abs(actual - reference.logits[0, -1]).max() < TOLERANCE
+
+
+# Largest relative error of the logits by int8 activations, measured at 0.04 and below.
+ACTIVATION_ERROR = 0.08
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    ["int8", "int4", "int4-block64,embedding=int8", "int8,mlp=int4-block32", "fp16,mlp=int8"],
+)
+@pytest.mark.parametrize("name", ["qwen2_untied", "llama_tied_wide_head"])
+def test_int8_activations_stay_near_the_stored_weights(tmp_path, name, recipe):
+    case = load_case(name)
+    if "block64" in recipe and case.config["intermediate_size"] % 64:
+        recipe += ",mlp=int4-block32"
+    backend = load(TinyModel(case), build(TinyModel(case), tmp_path, recipe))
+    reference = NumpyBuilder(np.asarray([case.sequences[0]]))
+    Dequantized(case, recipe).forward(reference)
+    expected = reference.logits[0, -1]
+    actual = step(backend, 0, case.sequences[0], 0)
+    error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+    assert error < ACTIVATION_ERROR
+
+
+@pytest.mark.parametrize("name", ["qwen2_untied", "llama_tied_wide_head"])
+def test_scales_apart_compute_what_scales_inside_do(tmp_path, name):
+    case = load_case(name)
+    model = TinyModel(case)
+    paths = [
+        build(model, tmp_path / str(index), "int8", release=release)
+        for index, release in enumerate((LITERT, TFLITE_RUNTIME))
+    ]
+    inside, apart = (step(load(model, path), 0, case.sequences[0], 0) for path in paths)
+    assert np.abs(inside - apart).max() < TOLERANCE
+
+
+RUN_ELSEWHERE = """
+import json, sys
+import numpy as np
+from types import SimpleNamespace
+from pathlib import Path
+from edgewise.runtime.backends.litert import LitertBackend
+from edgewise.runtime.manifest import CacheLayout
+path, layout, vocabulary, context, sequence = json.loads(sys.stdin.read())
+manifest = SimpleNamespace(
+    cache=CacheLayout(**layout), vocabulary_size=vocabulary, minimum_versions={}
+)
+bundle = SimpleNamespace(path=Path(path).parent, file=lambda role: Path(path), manifest=manifest)
+backend = LitertBackend(bundle, threads=1, slots=1, capacity=context)
+rows = [backend.step(0, np.array([sequence[:9]]), np.zeros(1, np.int32))[0].copy()]
+for at in range(9, len(sequence)):
+    ids, past = np.array([sequence[at:at + 1]]), np.array([at], np.int32)
+    rows.append(backend.step(0, ids, past)[0].copy())
+print(type(backend._engine).__name__, json.dumps(np.stack(rows).tolist()))
+"""
+OTHER_PYTHON = os.environ.get("EDGEWISE_TFLITE_RUNTIME_PYTHON")
+
+
+@pytest.mark.skipif(
+    OTHER_PYTHON is None,
+    reason="set EDGEWISE_TFLITE_RUNTIME_PYTHON to a Python 3.11 with tflite-runtime 2.14 "
+    "(numpy below 2, tokenizers, jinja2 and this package)",
+)
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
+@pytest.mark.parametrize("name", ["qwen2_untied", "llama_tied_wide_head"])
+def test_the_old_runtime_computes_the_same(tmp_path, name, recipe):
+    case = load_case(name)
+    model = TinyModel(case)
+    path = build(model, tmp_path, recipe, release=TFLITE_RUNTIME)
+    layout = dataclasses.asdict(opened(model, path).manifest.cache)
+    sequence = list(case.sequences[0])
+    given = json.dumps([str(path), layout, case.config["vocab_size"], CONTEXT, sequence])
+    result = subprocess.run(
+        [OTHER_PYTHON, "-c", RUN_ELSEWHERE], input=given, capture_output=True, text=True, check=True
+    )
+    engine, _, rows = result.stdout.partition(" ")
+    assert engine == "InterpreterEngine"
+    reference = NumpyBuilder(np.asarray([sequence]))
+    Dequantized(case, recipe).forward(reference)
+    expected, actual = reference.logits[0, 8:], np.asarray(json.loads(rows))
+    errors = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert errors.max() < (TOLERANCE if recipe == "fp32" else ACTIVATION_ERROR)

