@@ -84,7 +84,7 @@ def load(
     check_minimum_versions(manifest.minimum_versions)
     tokenizer = Tokenizer.open(bundle)
     template = ChatTemplate.open(bundle)
-    factory = _factory(manifest) if backend is None else backend
+    factory = backend_factory(manifest) if backend is None else backend
     engine = factory(bundle, threads=threads, slots=1, capacity=capacity)
     return LanguageModel(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
 
@@ -244,8 +244,12 @@ class LanguageModel:
         yield piece
 
 
-def _factory(manifest: Manifest) -> BackendFactory:
-    """Return the engine that the manifest names; only that one is imported."""
+def backend_factory(manifest: Manifest) -> BackendFactory:
+    """Return the engine that the manifest names; only that one is imported.
+
+    Raises:
+        ModelError: The bundle is for another program.
+    """
     if manifest.runtime == "fake":
         from edgewise.runtime.backends.fake import FakeBackend  # noqa: PLC0415  # see docstring
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.model import LanguageModel, load
+from edgewise.runtime.model import LanguageModel, backend_factory, load
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
 
@@ -45,23 +45,15 @@ def load_for_timing(path: str | os.PathLike[str], *, threads: int | None = None)
     engines: list[tuple[Backend, int]] = []
 
     def factory(bundle: Bundle, *, threads: int, slots: int, capacity: int) -> Backend:
-        engine = _engine(bundle, threads=threads, slots=slots, capacity=capacity)
+        engine = backend_factory(bundle.manifest)(
+            bundle, threads=threads, slots=slots, capacity=capacity
+        )
         engines.append((engine, threads))
         return engine
 
     model = load(path, threads=threads, backend=factory)
     engine, used_threads = engines[0]
     return TimedModel(model, engine, used_threads)
-
-
-def _engine(bundle: Bundle, *, threads: int, slots: int, capacity: int) -> Backend:
-    if bundle.manifest.runtime == "fake":
-        from edgewise.runtime.backends.fake import FakeBackend  # noqa: PLC0415 - only for tests
-
-        return FakeBackend.open(bundle, threads=threads, slots=slots, capacity=capacity)
-    from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415 - loads the engine
-
-    return OnnxBackend(bundle, threads=threads, slots=slots, capacity=capacity)
 
 
 def prefill_seconds(

@@ -12,9 +12,9 @@ import sys  # noqa: E402
 import numpy as np  # noqa: E402
 
 from edgewise.common.process_memory import anonymous_rss_bytes, peak_rss_bytes  # noqa: E402
-from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: E402
 from edgewise.runtime.bundle import open_bundle  # noqa: E402
 from edgewise.runtime.kv_cache import SlotTable  # noqa: E402
+from edgewise.runtime.model import backend_factory  # noqa: E402
 from edgewise.runtime.sessions.decoder import generate_step  # noqa: E402
 from edgewise.runtime.tokenizer import Tokenizer  # noqa: E402
 
@@ -24,7 +24,9 @@ def main() -> int:
     model, prompt_tokens, history, new_tokens, threads = sys.argv[1], *map(int, sys.argv[2:6])
     bundle = open_bundle(model)
     Tokenizer.open(bundle)  # part of a cold start, as in the other engines
-    backend = OnnxBackend(bundle, threads=threads, capacity=prompt_tokens + new_tokens + 8)
+    capacity = min(bundle.manifest.context_length, prompt_tokens + new_tokens + 8)
+    factory = backend_factory(bundle.manifest)
+    backend = factory(bundle, threads=threads, slots=1, capacity=capacity)
     slots = SlotTable(1, backend.capacity)
     random = np.random.default_rng(0)
     prompt = random.integers(10, backend.vocabulary_size - 10, prompt_tokens).tolist()
