@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.exporter.graph.numpy_operations import Array, NumpyOperations, attend, heads_first
-from edgewise.exporter.graph.protocol import CrossAttention, FullAttention
+from edgewise.exporter.graph.protocol import CrossAttention, FullAttention, Weight
 
 
 @dataclass
@@ -47,9 +47,9 @@ class NumpyEncoderBuilder(NumpyOperations):
         self.states = NumpyEncoderStates(bias)
         self.outputs: dict[str, Array] = {}
 
-    def token_types(self) -> Array:
-        """Return the types; typed as an array of the builder, used by ``embedding`` alone."""
-        return self._token_types  # type: ignore[return-value]
+    def type_embedding(self, weight: Weight) -> Array:
+        """See ``EncoderBuilder``."""
+        return weight.source.read()[self._token_types]
 
     def full_attention(self, query_key_value: Array, attention: FullAttention) -> Array:
         """See ``EncoderBuilder``."""

@@ -44,10 +44,11 @@ class OnnxEncoderBuilder(OnnxOperations):
         self._graph.add_input(ATTENTION_MASK, TensorProto.INT64, ["batch", "tokens"])
         return INPUT_IDS
 
-    def token_types(self) -> str:
+    def type_embedding(self, weight: Weight) -> str:
         """See ``EncoderBuilder``."""
         self._graph.add_input(TOKEN_TYPES, TensorProto.INT64, ["batch", "tokens"])
-        return TOKEN_TYPES
+        name = f"{pack_name([weight])}/rows"
+        return self._graph.node("Gather", [self._vector(weight), TOKEN_TYPES], name, axis=0)
 
     def output(self, name: str, x: str) -> None:
         """See ``EncoderBuilder``."""

@@ -208,7 +208,7 @@ class Operations(Protocol[Value]):
     def add_layer_norm(
         self, residual: Value, x: Value, weight: Weight, bias: Weight, epsilon: float
     ) -> tuple[Value, Value]:
-        """Return (residual + x, layer_norm(residual + x)); post-norm blocks use the second."""
+        """Return (residual + x, layer_norm(residual + x)), both of one shape."""
         ...
 
     def add(self, left: Value, right: Value) -> Value:
@@ -270,8 +270,15 @@ class GraphBuilder(Operations[Value], Protocol[Value]):
 class EncoderBuilder(Operations[Value], Protocol[Value]):
     """The operations of an encoder: whole sequences, padding behind the real tokens."""
 
-    def token_types(self) -> Value:
-        """Return the graph's input of token types (which of two texts), int64 [B, T]."""
+    def type_embedding(self, weight: Weight) -> Value:
+        """Look up the rows of the graph's second input, token types: which of two texts it is.
+
+        Args:
+            weight: [types, D]; never quantized.
+
+        Returns:
+            [B, T, D], to be added to the token's own.
+        """
         ...
 
     def full_attention(self, query_key_value: Value, attention: FullAttention) -> Value:

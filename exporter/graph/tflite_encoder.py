@@ -58,9 +58,10 @@ class TfliteEncoderBuilder(TfliteOperations):
         self._count = self._graph.input(TOKEN_COUNT, (1,), ElementType.INT32)
         self._padding_mask = self._beyond_mask(self._count, tokens, "padding_mask")
 
-    def token_types(self) -> Edge:
-        """See ``EncoderBuilder``; [T]."""
-        return self._graph.input(TOKEN_TYPES, (self._tokens,), ElementType.INT32)
+    def type_embedding(self, weight: Weight) -> Edge:
+        """See ``EncoderBuilder``; [T, D]."""
+        types = self._graph.input(TOKEN_TYPES, (self._tokens,), ElementType.INT32)
+        return self._linear.table_rows(pack_name([weight]), weight.source.read(), types)
 
     def position_embedding(self, weight: Weight, offset: int) -> Edge:
         """See ``Operations``; [T, D]."""
@@ -92,9 +93,8 @@ class TfliteEncoderBuilder(TfliteOperations):
         g, name = self._graph, f"mean.{x.index}"
         count = self._to_float32(self._count, f"{name}/count")
         places = np.arange(self._tokens, dtype=np.float32)[None]
-        before = g.binary(
-            Operator.SUB, count, g.constant(f"{name}/places", places), f"{name}/before"
-        )
+        table = g.constant(f"token_places/{self._tokens}", places)
+        before = g.binary(Operator.SUB, count, table, f"{name}/before")
         real = g.binary(Operator.MAXIMUM, before, g.number(0), f"{name}/above_0")
         real = g.binary(Operator.MINIMUM, real, g.number(1), f"{name}/real")
         total = g.matrix_product(real, x, f"{name}/total", transposed=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -157,7 +158,8 @@ class TfliteOperations:
         table = weight.source.read()[offset:]
         missing = max(positions - len(table), 0)
         table = np.concatenate([table, np.repeat(table[-1:], missing, axis=0)])
-        return self._linear.table_rows(f"{pack_name([weight])}/from_{offset}", table, rows)
+        name = f"{pack_name([weight])}/from_{offset}/{len(table)}"
+        return self._linear.table_rows(name, table, rows)
 
     def _beyond_mask(self, count: Edge, tokens: int, name: str) -> Edge:
         """Make [1, 1, 1, tokens]: 0 below a count, very negative from there on.
@@ -199,17 +201,18 @@ class TfliteOperations:
 
     def _heads_first(self, x: Edge, heads: int, name: str) -> Edge:
         """Turn [T, heads * size] to [1, heads, T, size]; one token's numbers stay in place."""
-        size = x.shape[1] // heads
-        if self._tokens > 1:
-            x = self._graph.reshape(x, (self._tokens, heads, size), f"{name}/tokens")
+        tokens, size = x.shape[0], x.shape[1] // heads
+        if tokens > 1:
+            x = self._graph.reshape(x, (tokens, heads, size), f"{name}/tokens")
             x = self._graph.transpose(x, (1, 0, 2), f"{name}/transposed")
-        return self._graph.reshape(x, (1, heads, self._tokens, size), f"{name}/heads")
+        return self._graph.reshape(x, (1, heads, tokens, size), f"{name}/heads")
 
     def _heads_last(self, x: Edge, heads: int, size: int, name: str) -> Edge:
-        if self._tokens > 1:
-            x = self._graph.reshape(x, (heads, self._tokens, size), f"{name}/context_heads")
+        tokens = math.prod(x.shape) // (heads * size)
+        if tokens > 1:
+            x = self._graph.reshape(x, (heads, tokens, size), f"{name}/context_heads")
             x = self._graph.transpose(x, (1, 0, 2), f"{name}/context_tokens")
-        return self._graph.reshape(x, (self._tokens, heads * size), f"{name}/context")
+        return self._graph.reshape(x, (tokens, heads * size), f"{name}/context")
 
     def _to_float32(self, x: Edge, name: str) -> Edge:
         options = schema.CastOptionsT(inDataType=ElementType.INT32, outDataType=ElementType.FLOAT32)
