@@ -60,7 +60,7 @@ STAGES = {"export": "export", "verify": "verify", "publish": "publish"}
 @click.option(
     "--format",
     "runtime",
-    metavar="onnx|tflite",
+    metavar="onnx|tflite|litertlm",
     help="What to export for; default: as the profile says.",
 )
 @click.option(

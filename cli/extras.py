@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "export": ("gguf", "huggingface_hub", "ml_dtypes", "onnx"),
         "demo": ("gguf", "huggingface_hub", "ml_dtypes", "onnx", "amqtt"),
         "litert": ("ai_edge_litert", "flatbuffers"),
+        "litertlm": ("ai_edge_litert", "flatbuffers", "litert_lm_builder"),
         "optimum": ("optimum",),
     }
 )

@@ -69,7 +69,7 @@ def export(
         checkpoint: A Hugging Face folder, a GGUF file, ``package:NAME`` or a Hub id.
         profile: A profile, or the name of one.
         output: The bundle's folder. An older bundle there is replaced; anything else is refused.
-        runtime: "onnx" or "tflite", or None for the profile's choice.
+        runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice.
         context_length: Tokens of cache, or None for the most that model and profile allow.
         revision: Branch, tag or commit of a Hub id.
@@ -110,6 +110,7 @@ def export(
                 if not figures.passed and not force:
                     raise failure(figures, str(plan.recipe))
                 write_manifest(temporary, replace(manifest, verification=figures.as_manifest()))
+            target.finish(temporary)
             report("publish", 0, 1)
     bundle = open_bundle(folder)
     report("publish", 1, 1)

@@ -19,7 +19,7 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
 
-RuntimeName = Literal["onnx", "tflite"]
+RuntimeName = Literal["onnx", "tflite", "litertlm"]
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version writes
 HEAD_SIZE_MULTIPLE = 16  # features; onnxruntime's GroupQueryAttention rotates only such heads
 
@@ -112,7 +112,7 @@ def make_plan(
     Args:
         checkpoint: The opened checkpoint; no weight is read.
         profile: The board.
-        runtime: "onnx" or "tflite", or None for the profile's choice.
+        runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice.
         context_length: Tokens of cache, or None for the most that model and profile allow.
 
@@ -132,15 +132,17 @@ def make_plan(
     )
     _check_head_size(configuration)
     chosen_runtime = _available_runtime(profile, runtime)
+    # LiteRT-LM computes with LiteRT: the same formats, the same memory.
+    engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
     return ExportPlan(
         model_id=checkpoint.origin.name.rsplit("/", 1)[-1].removeprefix("package:"),
         architecture=architecture,
         definition=definition,
         configuration=configuration,
         tensors=tensors,
-        profile=profile.for_runtime(chosen_runtime),
+        profile=profile.for_runtime(engine),
         runtime=chosen_runtime,
-        recipe=_checked_recipe(profile, chosen_runtime, recipe),
+        recipe=_checked_recipe(profile, engine, recipe),
         context_length=_checked_context(configuration, profile, context_length),
     )
 
@@ -161,7 +163,7 @@ def _available_runtime(profile: Profile, runtime: str | None) -> RuntimeName:
             return known
     asked = "was asked for" if runtime is not None else f"is what {profile.name} runs best"
     raise PlanError(
-        f"{chosen!r} {asked}, but this version of Edgewise exports {' and '.join(RUNTIMES)} only; "
+        f"{chosen!r} {asked}, but this version of Edgewise exports {', '.join(RUNTIMES)} only; "
         f"choose one with --format {RUNTIMES[0]}"
     )
 

@@ -38,7 +38,7 @@ SAMPLE_MOMENT = "2026-01-01T12:00:00"  # ISO 8601 local time, for templates that
 
 CacheType = Literal["float32", "float16", "int8"]
 RuntimeName = Literal[
-    "onnx", "tflite", "fake"
+    "onnx", "tflite", "litertlm", "fake"
 ]  # "fake": backends/fake.py, for tests without a model
 
 

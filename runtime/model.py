@@ -250,6 +250,11 @@ def _factory(manifest: Manifest) -> BackendFactory:
         from edgewise.runtime.backends.fake import FakeBackend  # noqa: PLC0415  # see docstring
 
         return FakeBackend.open
+    if manifest.runtime == "litertlm":
+        raise ModelError(
+            f"the bundle of {manifest.model_id} is for LiteRT-LM: run its .litertlm file with"
+            " `litert-lm run`, or export with --format tflite for this runtime"
+        )
     if manifest.runtime == "tflite":
         from edgewise.runtime.backends.litert import LitertBackend  # noqa: PLC0415  # see docstring
 

@@ -129,7 +129,9 @@ class TfliteRunner:
             encoder.finish()
         if not isinstance(model, TinyEncoder):
             for signature in DECODER_GRAPHS:
-                decoder = TfliteBuilder(file, weights, signature, CONTEXT, ENCODER_LENGTHS[-1])
+                decoder = TfliteBuilder(
+                    file, weights, signature, CONTEXT, encoder_tokens=ENCODER_LENGTHS[-1]
+                )
                 model.decode(decoder)
                 decoder.finish()
         self.path = folder / "model.tflite"

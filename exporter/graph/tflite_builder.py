@@ -41,8 +41,13 @@ from edgewise.exporter.graph.protocol import (
 )
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator
-from edgewise.exporter.graph.tflite_operations import CROSS_NAMES, MASKED, TfliteOperations
-from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.tflite_operations import (
+    CROSS_NAMES,
+    MASKED,
+    TOKEN_IDS,
+    TfliteOperations,
+)
+from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME, Release, WeightStore
 
 POSITIONS = "positions"
 LAST_TOKEN = "last_token"  # noqa: S105 - a name, no secret
@@ -70,18 +75,24 @@ class Signature:
         return f"prefill_{self.tokens}" + (f"_{self.cache}" if self.cache else "")
 
 
-def signatures(context_length: int) -> tuple[Signature, ...]:
+def signatures(context_length: int, release: Release = LITERT) -> tuple[Signature, ...]:
     """Choose the graphs of a model.
 
     Decoding has a cache of 256 positions, its doubles and the context. A prompt is read in chunks
     of 128: the first without a cache, the next behind 512 positions, later ones behind the whole
     context; a short rest in one of 32. Every graph costs some megabytes of memory where it is
     loaded, and a cache larger than what it holds costs time, so it is these and no more.
+
+    tflite-runtime 2.14 multiplies a chunk of 32 at the speed of one of 128 and gives every graph a
+    cache of its own, so there the chunks are short.
     """
     decode = [SMALLEST_DECODE_CACHE]
     while decode[-1] < context_length:
         decode.append(2 * decode[-1])
     decode[-1] = context_length
+    if release == TFLITE_RUNTIME:
+        short = (Signature(SHORT_PREFILL_TOKENS, cache) for cache in (0, context_length))
+        return (*(Signature(1, cache) for cache in decode), *short)
     prefill = sorted({0, min(SMALLEST_PREFILL_CACHE, context_length), context_length})
     return (
         *(Signature(1, cache) for cache in decode),
@@ -99,6 +110,8 @@ class TfliteBuilder(TfliteOperations):
         weights: WeightStore,
         signature: Signature,
         context_length: int,
+        name: str | None = None,
+        *,
         encoder_tokens: int = 0,
     ) -> None:
         """Begin a graph.
@@ -108,21 +121,26 @@ class TfliteBuilder(TfliteOperations):
             weights: The model's weights, shared by its graphs.
             signature: The graph's sizes.
             context_length: Positions a sequence may have.
+            name: What the graph is called; by default as the signature says.
             encoder_tokens: Tokens of the encoder's graph, padding included; 0 without one.
         """
-        super().__init__(model, weights, signature.name, signature.tokens)
+        super().__init__(model, weights, name or signature.name, signature.tokens)
         self._encoder_tokens = encoder_tokens
         self._cache = signature.cache
         # Padding behind the last real token has positions too.
         self._positions = context_length + PREFILL_TOKENS
         self._head_factors: dict[object, tuple[Edge, Edge | None]] = {}
         self._relative: dict[str, tuple[Edge | None, Edge]] = {}
-        self._position = self._graph.input(POSITIONS, (self._tokens,), ElementType.INT32)
+        self._token_ids, self._position = self._make_inputs()
         self._past_mask = self._make_past_mask() if self._cache else None
         self._last_token = self._select_last_token() if self._tokens > 1 else None
         self._encoder_mask = self._make_encoder_mask() if encoder_tokens else None
 
     # The vocabulary
+
+    def token_ids(self) -> Edge:
+        """See ``Operations``; one sequence, [T]."""
+        return self._token_ids
 
     def position_embedding(self, weight: Weight, offset: int) -> Edge:
         """See ``Operations``; [T, D]."""
@@ -145,6 +163,41 @@ class TfliteBuilder(TfliteOperations):
         query = g.reshape(query, (1, groups, shared * tokens, size), f"{name}/query_groups")
         new_key = g.slice(rotated, 1, heads, groups, f"{name}/new_key")
         new_value = g.slice(rotated, 1, heads + groups, groups, f"{name}/new_value")
+        context = self._attend(query, new_key, new_value, attention)
+        return self._heads_last(context, heads, size, name)
+
+    def cross_attention(self, query: Edge, attention: CrossAttention) -> Edge:
+        """See ``GraphBuilder``."""
+        if self._encoder_mask is None:
+            raise ValueError("this model attends to an encoder, of which no size was given")
+        g, name = self._graph, f"layers.{attention.layer}/cross_attention"
+        shape = (1, attention.heads, self._encoder_tokens, attention.head_size)
+        key, value = (g.input(part.format(layer=attention.layer), shape) for part in CROSS_NAMES)
+        rows = self._heads_first(query, attention.heads, name)
+        scaled = self._scaled(rows, attention.scale, f"{name}/scaled")
+        context = self._attend_to(scaled, key, value, [self._encoder_mask], name)
+        return self._heads_last(context, attention.heads, attention.head_size, name)
+
+    def last_token(self, x: Edge) -> Edge:
+        """See ``GraphBuilder``; a product with a row of zeros and one 1 picks exactly."""
+        if self._last_token is None:
+            return x
+        return self._graph.matrix_product(
+            self._last_token, x, f"last_token.{x.index}", transposed=False
+        )
+
+    def output_logits(self, x: Edge) -> None:
+        """See ``GraphBuilder``."""
+        self._graph.output(LOGITS, x)
+
+    # Parts
+
+    def _attend(self, query: Edge, new_key: Edge, new_value: Edge, attention: Attention) -> Edge:
+        """Attend to the cache and to what is new: [1, key-value heads, group * T, head size]."""
+        g, name = self._graph, f"layers.{attention.layer}/attention"
+        tokens, size = self._tokens, attention.head_size
+        groups = attention.key_value_heads
+        shared = attention.heads // groups
         for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
             g.output(template.format(layer=attention.layer), edge)
         scores = g.matrix_product(query, new_key, f"{name}/new_scores", transposed=True)
@@ -175,33 +228,7 @@ class TfliteBuilder(TfliteOperations):
                 g.matrix_product(of_new, new_value, f"{name}/new", transposed=False),
                 name,
             )
-        return self._heads_last(context, heads, size, name)
-
-    def cross_attention(self, query: Edge, attention: CrossAttention) -> Edge:
-        """See ``GraphBuilder``."""
-        if self._encoder_mask is None:
-            raise ValueError("this model attends to an encoder, of which no size was given")
-        g, name = self._graph, f"layers.{attention.layer}/cross_attention"
-        shape = (1, attention.heads, self._encoder_tokens, attention.head_size)
-        key, value = (g.input(part.format(layer=attention.layer), shape) for part in CROSS_NAMES)
-        rows = self._heads_first(query, attention.heads, name)
-        scaled = self._scaled(rows, attention.scale, f"{name}/scaled")
-        context = self._attend(scaled, key, value, [self._encoder_mask], name)
-        return self._heads_last(context, attention.heads, attention.head_size, name)
-
-    def last_token(self, x: Edge) -> Edge:
-        """See ``GraphBuilder``; a product with a row of zeros and one 1 picks exactly."""
-        if self._last_token is None:
-            return x
-        return self._graph.matrix_product(
-            self._last_token, x, f"last_token.{x.index}", transposed=False
-        )
-
-    def output_logits(self, x: Edge) -> None:
-        """See ``GraphBuilder``."""
-        self._graph.output(LOGITS, x)
-
-    # Parts
+        return context
 
     def _rotate_and_scale(self, x: Edge, attention: Attention, name: str) -> Edge:
         """Rotate queries and keys in [1, heads, T, size], scale queries, pass values.
@@ -266,6 +293,12 @@ class TfliteBuilder(TfliteOperations):
         halves = self._graph.split(rows, (size, size), name)
         return halves[0], halves[1]
 
+    def _make_inputs(self) -> tuple[Edge, Edge]:
+        """Declare token ids and positions, [T] each."""
+        shape = (self._tokens,)
+        token_ids = self._graph.input(TOKEN_IDS, shape, ElementType.INT32)
+        return token_ids, self._graph.input(POSITIONS, shape, ElementType.INT32)
+
     def _make_past_mask(self) -> Edge:
         """Make [1, 1, 1, S]: 0 below the first new position, very negative from there on."""
         g, name = self._graph, "past_mask"
@@ -308,43 +341,18 @@ class TfliteBuilder(TfliteOperations):
         g, tokens, cache = self._graph, self._tokens, self._cache
         largest = relative.buckets.largest_distance
 
-        def integers(operator: int, left: Edge, right: Edge, part: str, options: object) -> Edge:
-            shape = np.broadcast_shapes(left.shape, right.shape)
-            return g.operator(
-                operator,
-                [left, right],
-                shape,
-                f"{name}/{part}",
-                options=options,
-                element_type=ElementType.INT32,
-            )
-
-        column = g.operator(
-            Operator.RESHAPE,
-            [self._position, g.integers((tokens, 1))],
-            (tokens, 1),
-            f"{name}/column",
-            options=schema.ReshapeOptionsT(newShape=[tokens, 1]),
-            element_type=ElementType.INT32,
-        )
+        kind = ElementType.INT32
+        column = g.reshape(self._position, (tokens, 1), f"{name}/column", kind)
         places = g.constant(f"places/{cache}", np.arange(cache, dtype=np.int32)[None])
-        away = integers(Operator.SUB, column, places, "away", schema.SubOptionsT())
-        bounds = schema.MaximumMinimumOptionsT()
-        away = integers(Operator.MAXIMUM, away, g.integers([0]), "behind", bounds)
-        away = integers(Operator.MINIMUM, away, g.integers([largest]), "distances", bounds)
-        flat = g.operator(
-            Operator.RESHAPE,
-            [away, g.integers((tokens * cache,))],
-            (tokens * cache,),
-            f"{name}/indices",
-            options=schema.ReshapeOptionsT(newShape=[tokens * cache]),
-            element_type=ElementType.INT32,
-        )
+        away = g.binary(Operator.SUB, column, places, f"{name}/away", kind)
+        away = g.binary(Operator.MAXIMUM, away, g.integers([0]), f"{name}/behind", kind)
+        away = g.binary(Operator.MINIMUM, away, g.integers([largest]), f"{name}/distances", kind)
+        flat = g.reshape(away, (tokens * cache,), f"{name}/indices", kind)
         table = relative.of(-np.arange(largest + 1))
         rows = self._linear.table_rows(f"{name}/by_distance", table, flat)
         return g.transpose(rows, (1, 0), f"{name}/heads")
 
-    def _select_last_token(self) -> Edge:
+    def _select_last_token(self) -> Edge | None:
         """Make [1, T]: 1 at the last real token, 0 elsewhere."""
         g, name = self._graph, "last_token"
         index = g.input(LAST_TOKEN, (1,), ElementType.INT32)

@@ -30,7 +30,7 @@ from edgewise.exporter.graph.protocol import (
 )
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator
-from edgewise.exporter.graph.tflite_operations import CROSS_NAMES, TfliteOperations
+from edgewise.exporter.graph.tflite_operations import CROSS_NAMES, TOKEN_IDS, TfliteOperations
 from edgewise.exporter.graph.tflite_weights import WeightStore
 
 TOKEN_COUNT = "token_count"  # noqa: S105 - a name, no secret
@@ -55,8 +55,13 @@ class TfliteEncoderBuilder(TfliteOperations):
             tokens: The length, padding included.
         """
         super().__init__(model, weights, f"encode_{tokens}", tokens)
+        self._token_ids = self._graph.input(TOKEN_IDS, (tokens,), ElementType.INT32)
         self._count = self._graph.input(TOKEN_COUNT, (1,), ElementType.INT32)
         self._padding_mask = self._beyond_mask(self._count, tokens, "padding_mask")
+
+    def token_ids(self) -> Edge:
+        """See ``Operations``; one sequence, [T]."""
+        return self._token_ids
 
     def type_embedding(self, weight: Weight) -> Edge:
         """See ``EncoderBuilder``; [T, D]."""
@@ -81,7 +86,7 @@ class TfliteEncoderBuilder(TfliteOperations):
         if attention.relative_bias is not None:
             biases.append(self._relative_bias(attention.relative_bias))
         query = self._scaled(query, attention.scale, f"{name}/scaled")
-        context = self._attend(query, key, value, biases, name)
+        context = self._attend_to(query, key, value, biases, name)
         return self._heads_last(context, heads, attention.head_size, name)
 
     def first_token(self, x: Edge) -> Edge:

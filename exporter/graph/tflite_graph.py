@@ -7,7 +7,7 @@ tensorflow/lite/tools/versioning/op_version.cc gives to the forms used here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class TfliteGraph:
         self._inputs: dict[str, Edge] = {}
         self._outputs: dict[str, Edge] = {}
         self._stored: dict[tuple[str, Shape], Edge] = {}
+        self._made: dict[str, Edge] = {}
 
     def input(self, name: str, shape: Shape, element_type: int = ElementType.FLOAT32) -> Edge:
         """Declare an input once."""
@@ -129,7 +130,21 @@ class TfliteGraph:
             for index, (begin, size) in enumerate(zip(begins, sizes, strict=True))
         )
 
-    def slice(self, x: Edge, axis: int, begin: int, size: int, name: str) -> Edge:
+    def once(self, name: str, make: Callable[[], Edge]) -> Edge:
+        """Return what ``make`` gave under this name the first time."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def slice(
+        self,
+        x: Edge,
+        axis: int,
+        begin: int,
+        size: int,
+        name: str,
+        element_type: int = ElementType.FLOAT32,
+    ) -> Edge:
         """Take ``size`` entries of an axis from ``begin`` on."""
         begins, sizes = [0] * len(x.shape), list(x.shape)
         begins[axis], sizes[axis] = begin, size
@@ -139,9 +154,12 @@ class TfliteGraph:
             tuple(sizes),
             name,
             options=schema.SliceOptionsT(),
+            element_type=element_type,
         )
 
-    def reshape(self, x: Edge, shape: Shape, name: str) -> Edge:
+    def reshape(
+        self, x: Edge, shape: Shape, name: str, element_type: int = ElementType.FLOAT32
+    ) -> Edge:
         """Read the same numbers under another shape."""
         if x.shape == shape:
             return x
@@ -153,6 +171,7 @@ class TfliteGraph:
             shape,
             name,
             options=schema.ReshapeOptionsT(newShape=list(shape)),
+            element_type=element_type,
         )
 
     def transpose(self, x: Edge, axes: Sequence[int], name: str) -> Edge:
@@ -165,13 +184,21 @@ class TfliteGraph:
             options=schema.TransposeOptionsT(),
         )
 
-    def concatenate(self, parts: Sequence[Edge], name: str) -> Edge:
-        """Join along the last axis."""
-        shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
-        options = schema.ConcatenationOptionsT(axis=len(shape) - 1)
-        return self.operator(Operator.CONCATENATION, parts, shape, name, options=options)
+    def concatenate(self, parts: Sequence[Edge], name: str, axis: int = -1) -> Edge:
+        """Join along an axis."""
+        shape = list(parts[0].shape)
+        shape[axis] = sum(part.shape[axis] for part in parts)
+        options = schema.ConcatenationOptionsT(axis=axis % len(shape))
+        return self.operator(Operator.CONCATENATION, parts, tuple(shape), name, options=options)
 
-    def binary(self, operator: int, left: Edge, right: Edge, name: str) -> Edge:
+    def binary(
+        self,
+        operator: int,
+        left: Edge,
+        right: Edge,
+        name: str,
+        element_type: int = ElementType.FLOAT32,
+    ) -> Edge:
         """Compute elementwise, shapes broadcast."""
         options = {
             Operator.ADD: schema.AddOptionsT,
@@ -182,7 +209,9 @@ class TfliteGraph:
             Operator.MAXIMUM: schema.MaximumMinimumOptionsT,
         }[operator]()
         shape = np.broadcast_shapes(left.shape, right.shape)
-        return self.operator(operator, [left, right], shape, name, options=options)
+        return self.operator(
+            operator, [left, right], shape, name, options=options, element_type=element_type
+        )
 
     def unary(self, operator: int, x: Edge, name: str) -> Edge:
         """Compute elementwise."""
@@ -200,7 +229,8 @@ class TfliteGraph:
         )
 
     def finish(self) -> None:
-        """Add the graph to the model under its signature."""
+        """Add the graph to the model under its signature, without what no result needs."""
+        self._drop_unneeded()
         graph = schema.SubGraphT(
             tensors=self._tensors,
             inputs=[edge.index for edge in self._inputs.values()],
@@ -214,6 +244,15 @@ class TfliteGraph:
             ((name, edge.index) for name, edge in self._inputs.items()),
             ((name, edge.index) for name, edge in self._outputs.items()),
         )
+
+    def _drop_unneeded(self) -> None:
+        needed = {edge.index for edge in self._outputs.values()}
+        kept = []
+        for operator in reversed(self._operators):
+            if needed.intersection(operator.outputs):
+                kept.append(operator)
+                needed.update(index for index in operator.inputs if index >= 0)
+        self._operators = kept[::-1]
 
     def _append(
         self,

@@ -37,17 +37,12 @@ class TfliteOperations:
         self._linear = LinearLowering(self._graph, weights)
         self._weights = weights
         self._tokens = tokens
-        self._token_ids = self._graph.input(TOKEN_IDS, (tokens,), ElementType.INT32)
 
     def finish(self) -> None:
         """Add the graph to the model."""
         self._graph.finish()
 
     # The vocabulary
-
-    def token_ids(self) -> Edge:
-        """See ``Operations``; one sequence, [T]."""
-        return self._token_ids
 
     def embedding(self, token_ids: Edge, weight: Weight) -> Edge:
         """See ``Operations``."""
@@ -174,7 +169,7 @@ class TfliteOperations:
         negative = g.binary(Operator.MINIMUM, distance, g.number(0), f"{name}/negative")
         return g.binary(Operator.MUL, negative, g.number(-2 * MASKED), name)
 
-    def _attend(
+    def _attend_to(
         self, query: Edge, key: Edge, value: Edge, biases: Sequence[Edge], name: str
     ) -> Edge:
         """Attend over keys and values as one, all [1, heads, T, size]; queries are scaled."""

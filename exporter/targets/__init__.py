@@ -15,6 +15,7 @@ from typing import Protocol, cast
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.plan import ExportPlan
+from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
 
@@ -59,6 +60,10 @@ class Target(Protocol):
         """Load what was built."""
         ...
 
+    def finish(self, folder: Path) -> None:
+        """Remove from the folder what verification alone needed."""
+        ...
+
 
 def find_target(runtime: str) -> Target:
     """Return the target of a runtime that `make_plan` has let through.
@@ -66,12 +71,14 @@ def find_target(runtime: str) -> Target:
     Raises:
         TargetError: A library that it needs is not installed.
     """
+    if runtime != "onnx":
+        make_importable()
     try:
         return cast(Target, importlib.import_module(f"{__name__}.{runtime}"))
     except ImportError as error:
         if error.name is None or error.name.startswith("edgewise"):
             raise
-        extra = {"onnx": "export", "tflite": "litert"}[runtime]
+        extra = {"onnx": "export", "tflite": "litert", "litertlm": "litertlm"}[runtime]
         raise TargetError(
             f"exporting for {runtime} needs {error.name}, which is not installed: "
             f"pip install 'edgewise[{extra}]'"

@@ -65,3 +65,8 @@ def load(bundle: Bundle, *, threads: int, capacity: int) -> Backend:
     from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415 - loads onnxruntime
 
     return OnnxBackend(bundle, threads=threads, capacity=capacity)
+
+
+def finish(folder: Path) -> None:
+    """Remove nothing: all that was built is part of the bundle."""
+    del folder

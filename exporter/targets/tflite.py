@@ -47,8 +47,9 @@ def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
     """Describe every graph, then write the file while weights stream by."""
     model = TfliteFile()
-    weights = WeightStore(model, plan.recipe, oldest_release(plan))
-    for signature in signatures(plan.context_length):
+    release = oldest_release(plan)
+    weights = WeightStore(model, plan.recipe, release)
+    for signature in signatures(plan.context_length, release):
         builder = TfliteBuilder(model, weights, signature, plan.context_length)
         plan.forward(builder, checkpoint)
         builder.finish()
@@ -67,3 +68,8 @@ def load(bundle: Bundle, *, threads: int, capacity: int) -> Backend:
     from edgewise.runtime.backends.litert import LitertBackend  # noqa: PLC0415 - loads LiteRT
 
     return LitertBackend(bundle, threads=threads, capacity=capacity, keep_packed=False)
+
+
+def finish(folder: Path) -> None:
+    """Remove nothing: all that was built is part of the bundle."""
+    del folder

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for, next_graph
+from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.litert_notes import drop_notes, without_notes
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle, CacheLayout
@@ -332,7 +333,7 @@ class InterpreterEngine:
             ImportError: No library is installed.
             ValueError: The library can not load the model.
         """
-        library = _interpreter_library()
+        library = interpreter_library()
         layout = bundle.manifest.cache
         self._names = _Names.of(layout)
         with without_notes():
@@ -424,6 +425,7 @@ def load_engine(
         BackendError: None can; the message has the cause of each.
     """
     causes = []
+    make_importable()
     try:
         return CompiledEngine(bundle, threads=threads, slots=slots, keep_packed=keep_packed)
     except (ImportError, AttributeError, metadata.PackageNotFoundError, RuntimeError) as error:
@@ -439,7 +441,8 @@ def load_engine(
     )
 
 
-def _interpreter_library() -> ModuleType:
+def interpreter_library() -> ModuleType:
+    """Import the module with ``Interpreter`` of whichever library is installed."""
     try:
         from ai_edge_litert import interpreter  # noqa: PLC0415  # either library will do
     except ImportError:

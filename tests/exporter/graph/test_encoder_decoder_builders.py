@@ -138,7 +138,7 @@ def test_quantized_graphs_stay_near_the_stored_weights(tmp_path, runtime, name, 
 def test_xnnpack_runs_all_but_indices_in_one_partition(tmp_path, recipe, graph):
     file = TfliteFile()
     weights = WeightStore(file, Recipe.parse(recipe))
-    builder = TfliteBuilder(file, weights, graph, CONTEXT, ENCODER_LENGTHS[0])
+    builder = TfliteBuilder(file, weights, graph, CONTEXT, encoder_tokens=ENCODER_LENGTHS[0])
     TinyEncoderDecoder("t5_v1_1").decode(builder)
     builder.finish()
     file.write(tmp_path / "model.tflite")

@@ -199,3 +199,9 @@ def test_the_graphs_of_a_model_cover_its_context():
         "prefill_128_2048",
         "prefill_32_2048",
     ]
+    assert [s.name for s in signatures(512, TFLITE_RUNTIME)] == [
+        "decode_256",
+        "decode_512",
+        "prefill_32",
+        "prefill_32_512",
+    ]

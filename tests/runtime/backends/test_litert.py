@@ -1,6 +1,8 @@
 """What the LiteRT back end keeps on the disk, and which graphs it takes."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from edgewise.runtime.backends import litert_cache_file
 from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for, next_graph
+from edgewise.runtime.backends.litert_library import accelerators_run, link_without_accelerators
 
 DECODE = [Graph(f"decode_{cache}", 1, cache) for cache in (256, 512, 1024, 2048)]
 PREFILL = [
@@ -125,3 +128,60 @@ def test_an_abandoned_file_is_gone(model):
     building.touch()
     file.abandon(building)
     assert not building.exists()
+
+
+CPUS = Path(__file__).parents[2] / "firmware_profiles" / "data" / "cpuinfo"
+NEWER = "Features\t: fp asimd aes sha2 crc32 atomics asimdhp asimdrdm lrcpc asimddp sve\n"
+
+
+@pytest.mark.parametrize(
+    ("board", "runs"),
+    [
+        ("raspberry_pi_3", False),
+        ("raspberry_pi_4", False),
+        ("raspberry_pi_5", True),
+        ("jetson_nano", False),
+        ("jetson_orin_nano", True),
+    ],
+)
+def test_cpus_that_the_accelerators_refuse_are_known(board, runs):
+    assert accelerators_run("aarch64", (CPUS / f"{board}.txt").read_text()) is runs
+
+
+def test_every_core_counts_and_other_machines_do_not():
+    assert accelerators_run("aarch64", NEWER * 4)
+    assert not accelerators_run("aarch64", NEWER * 4 + "Features\t: fp asimd\n")
+    assert accelerators_run("aarch64", "")
+    assert accelerators_run("x86_64", "flags\t: sse2\n")
+
+
+def test_a_package_is_linked_without_its_accelerators(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in ("__init__.py", "libLiteRt.so", "libLiteRtWebGpuAccelerator.so", "tools"):
+        (package / name).write_text(name)
+    link_without_accelerators(package, tmp_path / "links")
+    linked = {path.name: path.read_text() for path in (tmp_path / "links").iterdir()}
+    assert linked == {name: name for name in ("__init__.py", "libLiteRt.so", "tools")}
+
+
+WITHOUT_ACCELERATORS = """
+from pathlib import Path
+from edgewise.runtime.backends import litert_library
+litert_library.accelerators_run = lambda *_: False
+litert_library.make_importable()
+from ai_edge_litert.compiled_model import CompiledModel
+try:
+    CompiledModel.from_file("/nonexistent.tflite")
+except Exception as error:
+    print(type(error).__name__)
+print("Accelerator" in Path("/proc/self/maps").read_text(), CompiledModel.__module__)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_linked_package_works_and_loads_no_accelerator():
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ACCELERATORS], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["RuntimeError", "False", "ai_edge_litert.compiled_model"]
