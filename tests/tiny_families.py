@@ -110,6 +110,7 @@ class TinyEncoder(TinyFamilyModel):
     def __init__(self, name: str, recipe: str | None = None, scales_as: str = "float32") -> None:
         super().__init__("encoders", name, recipe, scales_as)
         self.ids, self.mask = padded(self.content["sequences"])
+        self.counts = self.mask.sum(axis=1).astype(np.int32)
         self.types, _ = padded(self.content["token_types"])
 
     def forward(self, builder: EncoderBuilder[Any]) -> None:
@@ -120,6 +121,7 @@ class TinyEncoderDecoder(TinyFamilyModel):
     def __init__(self, name: str, recipe: str | None = None, scales_as: str = "float32") -> None:
         super().__init__("encoder_decoders", name, recipe, scales_as)
         self.ids, self.mask = padded(self.content["sources"])
+        self.counts = self.mask.sum(axis=1).astype(np.int32)
         self.targets = np.asarray(self.content["targets"])
 
     def encode(self, builder: EncoderBuilder[Any]) -> None:

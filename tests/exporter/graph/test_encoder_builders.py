@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from family_graphs import RUNTIMES, open_runner
+from family_graphs import RUNTIMES, build, open_encoder
 from tflite_partitions import outside_of_partitions
 from tiny_families import ENCODERS, TinyEncoder
 
@@ -17,6 +17,11 @@ TOLERANCE = 1e-4
 ACTIVATION_ERROR = 0.15
 
 
+def results_of(runtime, model, folder, recipe="fp32"):
+    build(runtime, model, folder, recipe)
+    return open_encoder(runtime, folder).encode(model.ids, model.counts, model.types)
+
+
 def rows_of(model, array, expected):
     """Give both as [B, T or 1, N] and which rows of them are real."""
     actual = array.reshape(len(array), -1, expected.shape[-1])
@@ -28,7 +33,7 @@ def rows_of(model, array, expected):
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_padded_rows_equal_transformers(tmp_path, runtime, name):
     model = TinyEncoder(name)
-    results = open_runner(runtime, model, tmp_path).encode(model.ids, model.mask, model.types)
+    results = results_of(runtime, model, tmp_path)
     for part, expected in model.expected().items():
         actual, wanted = rows_of(model, results[part], expected)
         assert np.abs(actual - wanted).max() < TOLERANCE
@@ -54,9 +59,7 @@ def reference(model):
 )
 def test_stored_weights_are_computed_with_exactly(tmp_path, runtime, name, recipe):
     model = TinyEncoder(name)
-    results = open_runner(runtime, model, tmp_path, recipe).encode(
-        model.ids, model.mask, model.types
-    )
+    results = results_of(runtime, model, tmp_path, recipe)
     scales = SCALES if runtime == "tflite" else "float32"
     for part, expected in reference(TinyEncoder(name, recipe, scales)).items():
         actual, wanted = rows_of(model, results[part], expected)
@@ -68,9 +71,7 @@ def test_stored_weights_are_computed_with_exactly(tmp_path, runtime, name, recip
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_int8_activations_stay_near_the_stored_weights(tmp_path, runtime, name, recipe):
     model = TinyEncoder(name)
-    results = open_runner(runtime, model, tmp_path, recipe).encode(
-        model.ids, model.mask, model.types
-    )
+    results = results_of(runtime, model, tmp_path, recipe)
     scales = SCALES if runtime == "tflite" else "float32"
     for part, expected in reference(TinyEncoder(name, recipe, scales)).items():
         actual, wanted = rows_of(model, results[part], expected)

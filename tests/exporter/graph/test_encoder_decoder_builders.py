@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
-from family_graphs import CONTEXT, DECODER_GRAPHS, ENCODER_LENGTHS, RUNTIMES, open_runner
+from family_graphs import (
+    CONTEXT,
+    DECODER_GRAPHS,
+    ENCODER_LENGTHS,
+    RUNTIMES,
+    build,
+    open_encoder,
+    open_encoder_decoder,
+)
 from tflite_partitions import outside_of_partitions
 from tiny_families import ENCODER_DECODERS, TinyEncoderDecoder
 
@@ -10,7 +18,9 @@ from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
 from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_text import describe_tflite
 from edgewise.exporter.graph.tflite_weights import SCALES, WeightStore
+from edgewise.exporter.models.encoder_decoder import ENCODER_STATES
 from edgewise.exporter.quantize.recipes import Recipe
 
 TOLERANCE = 1e-4
@@ -25,79 +35,89 @@ def runtime(request):
 
 @pytest.fixture(scope="module", params=ENCODER_DECODERS)
 def opened(request, runtime, tmp_path_factory):
-    """A case, its fp32 graphs, what they give for the sources, and what transformers computes."""
+    """A case, its fp32 graphs with the sources read, what transformers computes, a folder."""
     model = TinyEncoderDecoder(request.param)
-    runner = open_runner(runtime, model, tmp_path_factory.mktemp(request.param))
-    return model, runner, runner.encode(model.ids, model.mask), model.expected()
+    folder = tmp_path_factory.mktemp(request.param)
+    build(runtime, model, folder)
+    backend = open_encoder_decoder(runtime, model, folder)
+    backend.read_source(0, model.ids, model.counts)
+    yield model, backend, model.expected(), folder
+    backend.close()
 
 
-def cross_mask(model, encoded):
-    """Fit the mask to the tokens that the cross keys have, padding included."""
-    return np.pad(model.mask, ((0, 0), (0, cross_length(encoded) - model.mask.shape[1])))
-
-
-def cross_length(encoded):
-    return next(array.shape[2] for name, array in encoded.items() if name.startswith("cross"))
-
-
-def steps(model, runner, encoded, sizes):
+def steps(model, backend, sizes):
     """Feed the targets in chunks; give each chunk's last logits with its position."""
-    runner.restart()
-    at, mask = 0, cross_mask(model, encoded)
+    at = 0
     for size in sizes:
-        ids = model.targets[:, at : at + size]
+        ids, past = model.targets[:, at : at + size], np.full(2, at, np.int32)
         at += size
-        yield at - 1, runner.decode(ids, np.asarray([size, size]), encoded, mask)
+        yield at - 1, backend.step(0, ids, past)
 
 
-def test_encoder_states_equal_transformers(opened):
-    model, _, encoded, expected = opened
-    actual = encoded["encoder_hidden_states"][model.mask > 0]
-    assert np.abs(actual - expected["encoder_hidden_states"][model.mask > 0]).max() < TOLERANCE
+def test_encoder_states_equal_transformers(opened, runtime):
+    model, _, expected, folder = opened
+    results = open_encoder(runtime, folder).encode(model.ids, model.counts)
+    real = model.mask > 0
+    difference = results[ENCODER_STATES][real] - expected[ENCODER_STATES][real]
+    assert np.abs(difference).max() < TOLERANCE
 
 
 def test_single_steps_equal_transformers(opened):
-    model, runner, encoded, expected = opened
-    for position, logits in steps(model, runner, encoded, [1] * model.targets.shape[1]):
+    model, backend, expected, _ = opened
+    for position, logits in steps(model, backend, [1] * model.targets.shape[1]):
         assert np.abs(logits - expected["logits"][:, position]).max() < TOLERANCE
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 7, 1, 3), (5, 8, 1, 6), (1, 8, 8, 3)])
+@pytest.mark.parametrize("sizes", [(8, 1, 7, 1, 3), (5, 8, 1, 6), (1, 8, 8, 3), (20,)])
 def test_chunks_equal_transformers(opened, sizes):
-    model, runner, encoded, expected = opened
-    for position, logits in steps(model, runner, encoded, sizes):
+    model, backend, expected, _ = opened
+    for position, logits in steps(model, backend, sizes):
         assert np.abs(logits - expected["logits"][:, position]).max() < TOLERANCE
 
 
 def test_targets_of_different_lengths_equal_transformers(opened):
-    model, runner, encoded, expected = opened
-    runner.restart()
-    mask, counts = cross_mask(model, encoded), np.asarray([8, 3])
-    logits = runner.decode(model.targets[:, :8], counts, encoded, mask)
+    model, backend, expected, _ = opened
+    counts = np.asarray([8, 3], np.int32)
+    logits = backend.step(0, model.targets[:, :8], np.zeros(2, np.int32), counts)
     for step in range(4):
         wanted = expected["logits"][[0, 1], counts + step - 1]
         assert np.abs(logits - wanted).max() < TOLERANCE
         ids = model.targets[[0, 1], counts + step][:, None]
-        logits = runner.decode(ids, np.asarray([1, 1]), encoded, mask)
+        logits = backend.step(0, ids, counts + step)
+
+
+def test_another_source_in_one_slot_leaves_the_other_alone(opened):
+    model, backend, expected, _ = opened
+    past = np.zeros(1, np.int32)
+    first = model.ids[:1, : model.counts[0]]
+    backend.read_source(1, first, model.counts[:1])  # now both slots hold the first
+    for slot in range(2):
+        logits = backend.step(slot, model.targets[:1, :5], past)
+        assert np.abs(logits - expected["logits"][:1, 4]).max() < TOLERANCE
+    both = backend.step(0, model.targets[[0, 0], 5:6], np.full(2, 5, np.int32))
+    assert np.abs(both - expected["logits"][0, 5]).max() < TOLERANCE
+    backend.read_source(0, model.ids, model.counts)
+
+
+def test_a_slot_without_a_source_is_an_error(opened, runtime):
+    model, _, _, folder = opened
+    backend = open_encoder_decoder(runtime, model, folder)
+    with pytest.raises(ValueError, match="no source"):
+        backend.step(1, model.targets[:1, :1], np.zeros(1, np.int32))
 
 
 def test_the_decoder_computes_no_cross_keys(opened, runtime):
     """Products of the cross-attention's k and v stand in the encoder's graph alone."""
-    model, runner, encoded, _ = opened
-    layers = range(model.configuration.decoder_layers)
-    names = {name for name in encoded if name.startswith("cross")}
-    assert len(names) == 2 * len(layers)
+    model, _, _, folder = opened
+    layers = model.configuration.decoder_layers
     if runtime == "onnx":
-        taken = {item.name for item in runner._decoder.get_inputs()}
-        data = (runner._folder / "decoder.onnx").read_bytes()
-        assert names <= taken
+        data = (folder / "decoder.onnx").read_bytes()
         assert b"EncDecAttention.q" in data
         assert b"EncDecAttention.k" not in data
-        assert cross_length(encoded) == model.ids.shape[1]
-    else:
-        decoder = runner._interpreter.get_signature_runner("decode_8")
-        assert names <= set(decoder.get_input_details())
-        assert cross_length(encoded) == ENCODER_LENGTHS[-1]
+        return
+    lines = describe_tflite(folder / "model.tflite").splitlines()
+    products = [line for line in lines if "EncDecAttention.k+1" in line and "FULLY" in line]
+    assert len(products) == layers * len(ENCODER_LENGTHS)
 
 
 def reference(model):
@@ -120,13 +140,15 @@ def reference(model):
 )
 def test_quantized_graphs_stay_near_the_stored_weights(tmp_path, runtime, name, recipe, tolerance):
     model = TinyEncoderDecoder(name)
-    runner = open_runner(runtime, model, tmp_path, recipe)
-    encoded = runner.encode(model.ids, model.mask)
+    build(runtime, model, tmp_path, recipe)
+    encoded = open_encoder(runtime, tmp_path).encode(model.ids, model.counts)
+    backend = open_encoder_decoder(runtime, model, tmp_path)
+    backend.read_source(0, model.ids, model.counts)
     scales = SCALES if runtime == "tflite" else "float32"
     states, logits = reference(TinyEncoderDecoder(name, recipe, scales))
     real = model.mask > 0
-    pairs = [(encoded["encoder_hidden_states"][real], states[real])]
-    for position, actual in steps(model, runner, encoded, (8, 1, 1, 7)):
+    pairs = [(encoded[ENCODER_STATES][real], states[real])]
+    for position, actual in steps(model, backend, (8, 1, 1, 7)):
         pairs.append((actual, logits[:, position]))
     for actual, wanted in pairs:
         error = np.linalg.norm(actual - wanted) / np.linalg.norm(wanted)
