@@ -56,12 +56,11 @@ def open_encoder_decoder(runtime: str, model: TinyEncoderDecoder, folder: Path) 
 
 
 def _build_onnx(model: Model, folder: Path, recipe: Recipe) -> None:
-    with WeightFile(folder / "encoder.data") as weights:
+    with WeightFile(folder / "model.onnx.data") as weights:
         encoder = OnnxEncoderBuilder(weights, recipe)
         _describe_encoder(model, encoder)
         (folder / "encoder.onnx").write_bytes(encoder.finish("test").SerializeToString())
-    if isinstance(model, TinyEncoderDecoder):
-        with WeightFile(folder / "decoder.data") as weights:
+        if isinstance(model, TinyEncoderDecoder):
             decoder = OnnxBuilder(weights, recipe, CONTEXT)
             model.decode(decoder)
             (folder / "decoder.onnx").write_bytes(decoder.finish("test").SerializeToString())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.backends.protocol import EncoderBackend
 
-LOGITS, MEAN = "logits", "mean"  # the graph's names
+LOGITS, MEAN, HIDDEN_STATES = "logits", "mean", "hidden_states"  # the graph's names
 BATCH = 8  # texts that go through the engine together
 
 Text = str | tuple[str, str]
@@ -88,11 +88,19 @@ class EncoderSession:
         self._tokens = tokens
         self._labels = tuple(labels)
 
-    def embed(self, texts: Sequence[Text], *, normalize: bool = True) -> NDArray[np.float32]:
-        """Return a vector for each text: the mean of its tokens' states.
+    def embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        pooling: Literal["mean", "first"] = "mean",
+        normalize: bool = True,
+    ) -> NDArray[np.float32]:
+        """Return a vector for each text.
 
         Args:
             texts: Any number.
+            pooling: Take the mean of its tokens' states, or the first token's, as the model was
+                trained (MiniLM and E5 take the mean, BGE the first).
             normalize: Scale each vector to length 1, so that products are cosines.
 
         Returns:
@@ -101,7 +109,8 @@ class EncoderSession:
         Raises:
             EncoderError: A text is too long, or the model gives no states.
         """
-        rows = [row[0] for row in self._results(texts, MEAN)]
+        name = MEAN if pooling == "mean" else HIDDEN_STATES
+        rows = [row[0] for row in self._results(texts, name)]
         vectors = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
         if normalize:
             lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)

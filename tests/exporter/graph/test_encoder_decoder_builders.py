@@ -1,6 +1,7 @@
 """Encoder-decoders as ONNX and TFLite graphs, against transformers and over quantized weights."""
 
 import numpy as np
+import onnx
 import pytest
 from family_graphs import (
     CONTEXT,
@@ -118,6 +119,25 @@ def test_the_decoder_computes_no_cross_keys(opened, runtime):
     lines = describe_tflite(folder / "model.tflite").splitlines()
     products = [line for line in lines if "EncDecAttention.k+1" in line and "FULLY" in line]
     assert len(products) == layers * len(ENCODER_LENGTHS)
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8", "int4-block32"])
+def test_both_onnx_graphs_share_the_embedding(tmp_path, recipe):
+    model = TinyEncoderDecoder("t5_v1_0")
+    build("onnx", model, tmp_path, recipe)
+    places = []
+    for name in ("encoder", "decoder"):
+        graph = onnx.load(tmp_path / f"{name}.onnx", load_external_data=False).graph
+        places.append(
+            {
+                tensor.name: [(item.key, item.value) for item in tensor.external_data]
+                for tensor in graph.initializer
+                if tensor.name.startswith("shared") and tensor.external_data
+            }
+        )
+    common = places[0].keys() & places[1].keys()
+    assert common  # the rows that both look up
+    assert all(places[0][name] == places[1][name] for name in common)
 
 
 def reference(model):

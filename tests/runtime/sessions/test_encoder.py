@@ -42,6 +42,7 @@ class Engine:
         results = {
             # The word after each token is the most probable, the one before it comes next.
             "logits": -np.abs(np.arange(WORDS) - words[..., None] - 0.9),
+            "hidden_states": np.stack([words, words + 0.5], axis=2),
             "mean": np.stack([words.min(axis=1), words[:, 1]], axis=1)[:, None],
         }
         return {name: results[name].astype(np.float32) for name in self._names}
@@ -82,6 +83,12 @@ def test_vectors_have_length_one_or_their_own():
     vectors = encoder.embed(texts)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
     assert np.allclose(vectors * np.linalg.norm(plain, axis=1, keepdims=True), plain)
+
+
+def test_the_first_tokens_state_may_stand_for_a_text():
+    _, encoder = session("hidden_states")
+    vectors = encoder.embed(["10", "11 12"], pooling="first", normalize=False)
+    assert vectors.tolist() == [[TOKENS.beginning, TOKENS.beginning + 0.5]] * 2
 
 
 def test_no_texts_are_no_vectors():
