@@ -1,8 +1,8 @@
-"""Compare engines on one machine, in rounds that alternate between them.
+r"""Compare engines on one machine, in rounds that alternate between them.
 
     python benchmarks/compare.py \\
         --engine edgewise=edgewise:build/smollm2 \\
-        --engine genai=genai:/models/smollm2-int4@/environments/genai/bin/python
+        --engine genai=genai:/models/smollm2-int4@genai/bin/python
 
 An engine is NAME=KIND:MODEL[@PYTHON]: the script ``benchmarks/engines/KIND_engine.py`` is run once a
 round in a process of its own, with PYTHON or the interpreter that runs this. Every round runs every

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from edgewise.cli import console
+from edgewise.cli import console, interrupts
 from edgewise.cli.progress import StageBars
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def pieces_of(
             bars("prompt", 0, total)
         chunks = 0
         for piece in pieces:
+            interrupts.check()
             if not piece.token_ids:
                 chunks += 1
                 bars("prompt", min(chunks * PREFILL_CHUNK, total), total)

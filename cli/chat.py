@@ -12,7 +12,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING
 
-from edgewise.cli import console
+from edgewise.cli import console, interrupts
 from edgewise.cli.answer import Prompt, pieces_of
 from edgewise.common.errors import EdgewiseError
 
@@ -75,6 +75,7 @@ def _answer(model: LanguageModel, options: GenerationOptions, prompt: Prompt) ->
                 texts.append(piece.text)
                 console.write(piece.text)
     except KeyboardInterrupt:
+        interrupts.forget()
         console.write(" [cut short]")
     console.write("\n")
     return "".join(texts)

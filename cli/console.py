@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from edgewise.cli import interrupts
 from edgewise.common.errors import EdgewiseError
 
 PROMPT_MAX_BYTES = 16 << 20  # bytes of standard input; far over every context
@@ -116,6 +117,7 @@ def status(text: str) -> Iterator[None]:
         if live:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+    interrupts.check()
 
 
 def read_prompt(given: str | None) -> str | None:

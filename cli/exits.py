@@ -23,14 +23,13 @@ import io
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import TextIO
 
 import click
 
+from edgewise.cli import interrupts
 from edgewise.cli.console import say
 from edgewise.common.errors import EdgewiseError
 
@@ -39,7 +38,6 @@ OUR_FAULT = 1
 USER_MISTAKE = 2
 INTERRUPTED = 128 + signal.SIGINT
 READER_GONE = 128 + signal.SIGPIPE
-TERMINATED = 128 + signal.SIGTERM
 
 ENVIRONMENT_PREFIX = "EDGEWISE"  # EDGEWISE_RUN_THREADS is the default of `run --threads`
 # What the operating system refuses for reasons that the user can mend and we can not.
@@ -81,7 +79,7 @@ def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
     """
     debug = False
     try:
-        with _terminating_in_order():
+        with interrupts.handled():
             with command.make_context(
                 name, list(arguments), auto_envvar_prefix=ENVIRONMENT_PREFIX
             ) as context:
@@ -97,6 +95,9 @@ def run(command: click.Command, name: str, arguments: Sequence[str]) -> int:
         _forget(sys.stdout)
         return READER_GONE
     except Exception as error:  # noqa: BLE001 - the last place where one can be explained
+        if interrupts.pending():  # libraries make errors of their own of it
+            say("Interrupted.")
+            return INTERRUPTED
         if debug:
             say(traceback.format_exc().rstrip())
         sentence, code = explain(error)
@@ -141,23 +142,3 @@ def _forget(stream: TextIO) -> None:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, stream.fileno())
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _terminating_in_order() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that temporary folders and child processes do not stay."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.getsignal(signal.SIGTERM)
-    if previous is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        if previous is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(TERMINATED)

@@ -14,6 +14,7 @@ from time import monotonic
 from types import MappingProxyType, TracebackType
 from typing import Self, TextIO
 
+from edgewise.cli import interrupts
 from edgewise.cli.console import is_terminal
 from edgewise.cli.figures import seconds
 
@@ -73,6 +74,7 @@ class StageBars:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Note that ``done`` of ``total`` steps of a stage are done."""
+        interrupts.check()
         now = monotonic()
         with self._lock:
             if stage != self._stage:

@@ -62,6 +62,7 @@ def run(
     instead. The text goes to stdout as it is made, the figures to stderr.
     """
     from edgewise.runtime import GenerationOptions, load
+    from edgewise.runtime.sessions.decoder import collect
 
     options = GenerationOptions(**generation_settings(generation))
     text = console.read_prompt(prompt)
@@ -76,7 +77,9 @@ def run(
         elif as_json and stream:
             stream_json(pieces_of(model, given, options))
         elif as_json:
-            console.write_json(generation_json(model.generate(given, options)), one_line=True)
+            console.write_json(
+                generation_json(collect(pieces_of(model, given, options))), one_line=True
+            )
         else:
             stream_text(pieces_of(model, given, options))
 

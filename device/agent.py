@@ -24,8 +24,9 @@ from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.announcements import Health, Info, Status
 from edgewise.device.broker_address import BrokerAddress, TlsFiles
-from edgewise.device.connection import AUTO, Connection
-from edgewise.device.errors import DeviceError
+from edgewise.device.connection import Connection
+from edgewise.device.dialer import AUTO
+from edgewise.device.errors import BrokerUnreachableError, DeviceError
 from edgewise.device.intake import VERBS, Intake
 from edgewise.device.job import WaitingLine
 from edgewise.device.ledger import Ledger, MemoryLedger
@@ -43,7 +44,13 @@ from edgewise.device.topics import (
     DeviceTopics,
     Policy,
 )
-from edgewise.device.transport import ConnectOptions, Incoming, Subscription, Will
+from edgewise.device.transport import (
+    ConnectOptions,
+    Incoming,
+    LinkLostError,
+    Subscription,
+    Will,
+)
 from edgewise.device.warden import Warden
 from edgewise.device.worker import Worker
 
@@ -182,14 +189,27 @@ class Agent:
         self._worker.start()
         self._warden.start()
         self._connection.start()
-        patience = self.settings.wait_for_broker_seconds
-        if patience is None:
-            return
         try:
-            self._connection.wait_until_ready(patience, patient=True)
+            self._wait_for_broker()
         except DeviceError:
             self.stop()
             raise
+
+    def _wait_for_broker(self) -> None:
+        """Wait as long as the settings say, or until the agent shall stop."""
+        patience = self.settings.wait_for_broker_seconds
+        if patience is None:
+            return
+        deadline = time.monotonic() + patience
+        while not self._stop_wanted.is_set():
+            remaining = deadline - time.monotonic()
+            try:
+                self._connection.wait_until_ready(min(WATCH_SECONDS, remaining), patient=True)
+            except (BrokerUnreachableError, LinkLostError):
+                if remaining <= WATCH_SECONDS:
+                    raise
+            else:
+                return
 
     def run(self) -> None:
         """Start, answer until SIGTERM, SIGINT or ``request_stop``, and stop.
@@ -295,6 +315,7 @@ class Agent:
             failed=counts.failed,
             refused=counts.refused,
             reconnects=self._connection.losses,
+            faults=self._connection.faults,
             tokens_per_second=counts.tokens_per_second,
             rss_bytes=current_rss_bytes(),
             peak_rss_bytes=peak_rss_bytes(),

@@ -109,6 +109,7 @@ class Health:
         failed: Requests that went wrong.
         refused: Messages that were no valid request, or busy.
         reconnects: Times the connection was lost.
+        faults: Exceptions that were caught where none was foreseen; the log has each.
         tokens_per_second: Of the last answer; None before the first.
         rss_bytes: Memory held now; None where the system does not tell.
         peak_rss_bytes: The most memory held.
@@ -123,6 +124,7 @@ class Health:
     failed: int
     refused: int
     reconnects: int
+    faults: int
     tokens_per_second: float | None
     rss_bytes: int | None
     peak_rss_bytes: int

@@ -15,13 +15,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 
 from edgewise.device.backoff import Backoff
 from edgewise.device.broker_address import BrokerAddress, TlsFiles
+from edgewise.device.dialer import AUTO, Dialer
 from edgewise.device.errors import (
     BrokerRefusedError,
     BrokerUnreachableError,
@@ -32,22 +32,15 @@ from edgewise.device.errors import (
 from edgewise.device.mqtt import Link
 from edgewise.device.outbox import Delivery, Outbox, Outgoing, Parcel
 from edgewise.device.transport import (
-    MQTT_3,
-    MQTT_5,
     ConnectOptions,
     Incoming,
     LinkLostError,
-    NoAnswerError,
-    ProtocolRefusedError,
     Subscription,
     Welcome,
 )
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
-PROTOCOLS = (AUTO, MQTT_5, MQTT_3)
-FALL_BACK_SECONDS = 2.5  # a broker that only knows 3.1.1 may wait for ever for the rest of MQTT 5
 SUBSCRIBE_SECONDS = 10.0
 PUMP_SECONDS = 1.0  # the longest sleep, so that keep-alive is served
 STABLE_SECONDS = 10.0  # a link that lived this long starts the delays from the beginning again
@@ -97,17 +90,9 @@ class Connection:
             DeviceError: If the protocol is unknown, or TLS files are given without TLS or cannot
                 be used.
         """
-        if protocol not in PROTOCOLS:
-            raise DeviceError(
-                f"The MQTT protocol {protocol!r} is unknown; accepted: {', '.join(PROTOCOLS)}."
-            )
-        if tls is not None and tls != TlsFiles() and not address.tls:
-            raise DeviceError(f"TLS files are given, but {address} is without TLS: use mqtts://.")
         self._address = address
         self._options = options
-        self._protocol = protocol
-        self._known_protocol: str | None = None if protocol == AUTO else protocol
-        self._tls: ssl.SSLContext | None = (tls or TlsFiles()).context() if address.tls else None
+        self._dialer = Dialer(address, options, protocol, tls)
         self._on_message = on_message
         self._on_ready = on_ready
         self._on_lost = on_lost
@@ -222,7 +207,7 @@ class Connection:
     @property
     def protocol(self) -> str | None:
         """The protocol that is spoken, or was last; None before the first answer."""
-        return self._known_protocol
+        return self._dialer.protocol
 
     @property
     def losses(self) -> int:
@@ -325,26 +310,8 @@ class Connection:
             self._link_ended()
 
     def _open_link(self) -> Link:
-        if self._known_protocol is not None:
-            try:
-                return self._opened(
-                    self._known_protocol, answer_seconds=self._options.connect_timeout_seconds
-                )
-            except ProtocolRefusedError:
-                if self._protocol == AUTO:
-                    self._known_protocol = None  # the broker has been replaced by another kind
-                raise
-        try:
-            return self._opened(MQTT_5, answer_seconds=FALL_BACK_SECONDS)
-        except (ProtocolRefusedError, NoAnswerError) as error:
-            logger.info("%s Trying MQTT %s.", error, MQTT_3)
-        return self._opened(MQTT_3, answer_seconds=self._options.connect_timeout_seconds)
-
-    def _opened(self, protocol: str, *, answer_seconds: float) -> Link:
-        link = Link(self._address, self._options, protocol, self._tls, self)
-        welcome = link.open(answer_seconds)
+        link, welcome = self._dialer.open(self)
         with self._state:
-            self._known_protocol = protocol
             self._welcome = welcome
             self._failure = None
         return link
@@ -371,7 +338,7 @@ class Connection:
                     f"{subscription.topic_filter} ({subscription.refusal}). "
                     "The broker's access list must allow it."
                 )
-        logger.info("Connected to %s with MQTT %s", self._address, self._known_protocol)
+        logger.info("Connected to %s with MQTT %s", self._address, self.protocol)
         with self._state:
             self._ready = self._was_ready = True
             self._state.notify_all()

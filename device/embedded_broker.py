@@ -72,9 +72,9 @@ class EmbeddedBroker:
                 "The embedded broker needs amqtt, which is not installed: "
                 "pip install 'edgewise[demo]'."
             ) from error
-        # At each connection and each odd packet it logs warnings that mean nothing to its user.
-        logging.getLogger("amqtt").setLevel(logging.ERROR)
-        logging.getLogger("transitions").setLevel(logging.ERROR)
+        # It logs errors with a traceback when a client just leaves; they mean nothing to its user.
+        logging.getLogger("amqtt").setLevel(logging.CRITICAL)
+        logging.getLogger("transitions").setLevel(logging.CRITICAL)
         self._thread.start()
         tries = 1 if self._wanted_port else PORT_TRIES
         for attempt in range(1, tries + 1):

@@ -128,7 +128,8 @@ class Intake:
                 request_id=request.id,
             )
         lifetime = self._lifetime(request, message)
-        address = ReplyAddress(reply_topic, message.correlation, self._clock() + lifetime)
+        arrived_at = self._clock()
+        address = ReplyAddress(reply_topic, message.correlation, arrived_at + lifetime)
         key = Key(client, request.id)
         entry = Entry(key, request.encode(), reply_topic, message.correlation, lifetime)
         verdict = self._ledger.open(entry)
@@ -143,7 +144,7 @@ class Intake:
         elif verdict.standing is Standing.OPEN:
             self._accept(request, address)
         else:
-            self._take(key, request, address)
+            self._take(key, request, address, arrived_at)
 
     def _lifetime(self, request: Request, message: Incoming) -> float:
         limits = [self._settings.max_deadline_seconds]
@@ -153,7 +154,7 @@ class Intake:
             limits.append(float(message.expiry_seconds))
         return min(limits)
 
-    def _take(self, key: Key, request: Request, address: ReplyAddress) -> None:
+    def _take(self, key: Key, request: Request, address: ReplyAddress, arrived_at: float) -> None:
         refusal = self._no_place(request)
         if refusal is not None:
             self._ledger.forget(key)
@@ -171,7 +172,7 @@ class Intake:
                 interval_seconds=self._settings.chunk_interval_seconds,
                 clock=self._clock,
             ),
-            arrived_at=self._clock(),
+            arrived_at=arrived_at,
             deadline=address.deadline,
         )
         self._accept(request, address)
@@ -200,6 +201,8 @@ class Intake:
         started = None if job is None else job.started_at
         self._tally.end(end, None if started is None else self._clock() - started)
         self._ledger.settle(key, end.encode())
+        how = end.status if isinstance(end, Final) else f"{end.code} {end.message}"
+        logger.info("Request %s of %s: %s", key.request_id, key.client, how)
         if not self._replier.send(end, address):
             failure = Failure(
                 key.request_id,

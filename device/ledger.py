@@ -12,6 +12,7 @@ in number and bytes. ``Ledger`` is the interface; ``MemoryLedger`` forgets with 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections import OrderedDict
@@ -90,9 +91,14 @@ class Ledger(Protocol):
 
 @dataclass
 class _Record:
-    entry: Entry | None  # None: forbidden before it came
+    digest: bytes | None  # SHA-256 of the content; None: forbidden before it came
+    entry: Entry | None  # while it is open: long prompts are not kept after that
     expires_at: float  # on the ledger's clock
     outcome: bytes | None = None
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 class MemoryLedger:
@@ -121,9 +127,9 @@ class MemoryLedger:
             record = self._records.get(entry.key)
             if record is None:
                 expires_at = self._clock() + entry.lifetime_seconds + self._kept_seconds
-                self._records[entry.key] = _Record(entry, expires_at)
+                self._records[entry.key] = _Record(_digest(entry.content), entry, expires_at)
                 return Verdict(Standing.NEW)
-            if record.entry is not None and record.entry.content != entry.content:
+            if record.digest not in {None, _digest(entry.content)}:
                 return Verdict(Standing.CONFLICT)
             return self._known(record)
 
@@ -134,6 +140,7 @@ class MemoryLedger:
             if record is not None:
                 self._outcome_bytes += len(outcome) - len(record.outcome or b"")
                 record.outcome = outcome
+                record.entry = None
             self._make_room()
 
     def forbid(self, key: Key, outcome: bytes, lifetime_seconds: float) -> Verdict:
@@ -143,7 +150,7 @@ class MemoryLedger:
             record = self._records.get(key)
             if record is not None:
                 return self._known(record)
-            self._records[key] = _Record(None, self._clock() + lifetime_seconds, outcome)
+            self._records[key] = _Record(None, None, self._clock() + lifetime_seconds, outcome)
             self._outcome_bytes += len(outcome)
             return Verdict(Standing.NEW)
 
@@ -155,11 +162,7 @@ class MemoryLedger:
     def unfinished(self) -> list[Entry]:
         """Return what is open, the oldest first."""
         with self._lock:
-            return [
-                record.entry
-                for record in self._records.values()
-                if record.outcome is None and record.entry is not None
-            ]
+            return [record.entry for record in self._records.values() if record.entry is not None]
 
     def __len__(self) -> int:
         """Return how many requests are remembered."""

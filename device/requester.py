@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from edgewise.device.announcements import Status, parse_status
 from edgewise.device.answer_stream import AnswerStream, Reconnected
 from edgewise.device.broker_address import BrokerAddress, TlsFiles
-from edgewise.device.connection import AUTO, Connection
+from edgewise.device.connection import Connection
+from edgewise.device.dialer import AUTO
 from edgewise.device.errors import AgentAbsentError, DeviceError, RequestFailedError, WireError
 from edgewise.device.messages import (
     DEFAULT_PRIORITY,

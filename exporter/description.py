@@ -33,7 +33,7 @@ from edgewise.runtime.bundle import (
 from edgewise.runtime.chat import ChatTemplate, check_messages
 from edgewise.runtime.tokenizer import Tokenizer
 
-OLDEST_TOKENIZERS = "0.21"  # release that reads every tokenizer.json that is written here
+OLDEST_TOKENIZERS = "0.22"  # release that reads every tokenizer.json that is written here
 
 
 def describe(

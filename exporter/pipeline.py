@@ -23,7 +23,7 @@ from edgewise.exporter.description import describe, tokenizer_config
 from edgewise.exporter.plan import ExportPlan, make_plan
 from edgewise.exporter.targets import Progress, Target, find_target
 from edgewise.exporter.verify import MOST_TOKENS, Verification, failure, verify
-from edgewise.firmware_profiles import Profile, load_profile
+from edgewise.firmware_profiles import Profile, load_profile, physical_cores
 from edgewise.runtime.backends.litert_cache_file import is_packed_weights
 from edgewise.runtime.bundle import (
     MANIFEST_NAME,
@@ -120,7 +120,6 @@ def export(
 def _verified(
     checkpoint: Checkpoint, plan: ExportPlan, target: Target, folder: Path
 ) -> Verification:
-    from edgewise.firmware_profiles import physical_cores  # noqa: PLC0415 - reads the machine
 
     capacity = min(MOST_TOKENS, plan.context_length)
     backend = target.load(open_bundle(folder), threads=physical_cores(), capacity=capacity)

@@ -6,7 +6,6 @@ asked for; whatever contradicts is refused here, so that the pipeline only carri
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -46,14 +45,6 @@ class ExportPlan:
     def parameters(self) -> int:
         """Numbers in the checkpoint, tied ones counted once."""
         return sum(tensor.parameters for tensor in self.tensors.values())
-
-    @property
-    def parameters_by_role(self) -> dict[str, int]:
-        """Numbers by the role that decides their format; norms and biases under their own."""
-        counts: Counter[str] = Counter()
-        for tensor in self.tensors.values():
-            counts[tensor.role] += tensor.parameters
-        return dict(counts)
 
     @property
     def formats(self) -> dict[str, str]:

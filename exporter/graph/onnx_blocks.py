@@ -63,29 +63,27 @@ class BlockLowering:
     ) -> str | None:
         """Emit x times a pack; return its edge, or None if ``keep`` finds no blocks in it."""
         name = pack_name(weights)
-        if self._int8_activations:
-            blocks = self.stored(weights, form)
-            if blocks is None:
-                return None
+        layout = layout_of([weight.source for weight in weights], form)
+        if layout.kind != "block":
+            return None
+        if self._int8_activations or layout.bits == 4:
+            blocks = self._stored_whole(weights, form)
             edge = self._multiply(x, blocks, f"{name}/product", bias)
             return self._add_offsets(x, edge, blocks, name)
-        halves = self._stored_halves(weights, form)
-        if halves is None:
-            return None
-        edge = self._multiply(x, halves[0], f"{name}/product", bias)
-        if len(halves) == 2:
-            low = self._multiply(x, halves[1], f"{name}/product_low", "")
-            edge = self._graph.node("Add", [edge, low], f"{name}/both_halves")
-        return self._add_offsets(x, edge, halves[0], name)
+        high, low = self._stored_halves(weights, form)
+        edges = [
+            self._multiply(x, high, f"{name}/product", bias),
+            self._multiply(x, low, f"{name}/product_low", ""),
+        ]
+        edge = self._graph.node("Add", edges, f"{name}/both_halves")
+        return self._add_offsets(x, edge, high, name)
 
     def lookup(self, token_ids: str, weight: Weight, form: WeightFormat) -> str | None:
         """Emit a look-up of rows; return its edge, or None if the table is not plain blocks."""
         layout = layout_of([weight.source], form)
         if layout.minimums or layout.block_size is None or layout.columns % layout.block_size:
             return None  # before anything is written that nothing would read
-        blocks = self.stored([weight], form)
-        if blocks is None:
-            return None
+        blocks = self._stored_whole([weight], form)
         shape = (blocks.rows, blocks.place.nbytes // blocks.rows)
         flat = self._graph.initializer(
             self._graph.weights.view(f"{blocks.codes}.rows", blocks.place, shape, TensorProto.UINT8)
@@ -104,13 +102,11 @@ class BlockLowering:
             bits=blocks.bits,
         )
 
-    def stored(self, weights: Sequence[Weight], form: WeightFormat) -> StoredBlocks | None:
-        """Quantize a pack and write it, once; None if ``keep`` finds no blocks in it."""
+    def _stored_whole(self, weights: Sequence[Weight], form: WeightFormat) -> StoredBlocks:
+        """Quantize a pack and write it, once."""
         name = f"{pack_name(weights)}.{form}"
         if name not in self._stored:
-            quantized = quantize_tensors([weight.source for weight in weights], form)
-            if not isinstance(quantized, BlockQuantized):
-                return None
+            quantized = _quantized(weights, form)
             offsets = None
             if quantized.minimums is not None:
                 middle = np.float32(1 << (quantized.bits - 1))
@@ -122,25 +118,15 @@ class BlockLowering:
 
     def _stored_halves(
         self, weights: Sequence[Weight], form: WeightFormat
-    ) -> tuple[StoredBlocks, ...] | None:
-        """Write 8-bit blocks as two packs of 4 bits; 4-bit blocks as they are."""
+    ) -> tuple[StoredBlocks, StoredBlocks]:
+        """Quantize a pack to 8 bits and write it as two of 4 bits, once."""
         name = f"{pack_name(weights)}.{form}"
         high, low = f"{name}.high", f"{name}.low"
         if high in self._stored:
             return self._stored[high], self._stored[low]
-        if name in self._stored and self._stored[name].bits == 4:
-            return (self._stored[name],)
-        quantized = quantize_tensors([weight.source for weight in weights], form)
-        if not isinstance(quantized, BlockQuantized):
-            return None
-        if quantized.bits == 4:
-            stored = self.stored(weights, form)
-            return None if stored is None else (stored,)
-        if quantized.minimums is not None:
-            offsets = quantized.minimums + np.float32(MIDDLE_OF_BOTH_HALVES) * quantized.scales
-        else:
-            zero_points = quantized.unpacked_zero_points().astype(np.float32)
-            offsets = (np.float32(MIDDLE_OF_BOTH_HALVES) - zero_points) * quantized.scales
+        quantized = _quantized(weights, form)
+        zero_points = quantized.unpacked_zero_points().astype(np.float32)
+        offsets = (np.float32(MIDDLE_OF_BOTH_HALVES) - zero_points) * quantized.scales
         codes = quantized.codes()
         for half, part, scales, shift in (
             (high, codes >> np.uint8(4), np.float32(16) * quantized.scales, offsets),
@@ -216,3 +202,10 @@ class BlockLowering:
             blocked = self._graph.node("Reshape", [padded, shape], f"{x}/blocks_of_{size}")
             self._graph.node("ReduceSum", [blocked, axis], sums, keepdims=0)
         return sums
+
+
+def _quantized(weights: Sequence[Weight], form: WeightFormat) -> BlockQuantized:
+    quantized = quantize_tensors([weight.source for weight in weights], form)
+    if not isinstance(quantized, BlockQuantized):
+        raise TypeError(f"{pack_name(weights)!r} did not quantize to blocks as {form}")
+    return quantized

@@ -31,7 +31,7 @@ NAMES = GraphNames((INPUT_IDS, ATTENTION_MASK), PAST_NAMES, PRESENT_NAMES)
 def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
     """Return the first onnxruntime with every operator form of the graphs."""
     del plan
-    return {"onnxruntime": "1.22"}
+    return {"onnxruntime": "1.23"}
 
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:

@@ -41,7 +41,7 @@ def test_a_request_is_answered_in_chunks_and_a_final(
     assert usage["tokens_per_second"] == 21.5
     assert usage["peak_rss_bytes"] == 123_456
     assert replies[-1] == final
-    topics = {message.topic for message in talk.probe.messages}
+    topics = {message.topic for message in talk.probe.messages if "/rsp/" in message.topic}
     assert topics == {f"edgewise/{talk.device}/rsp/sensor/q1"}
     assert model.prompts == ["one two three"]
     options = model.options[0]
@@ -229,7 +229,7 @@ def test_the_message_expiry_is_a_deadline_too(mosquitto_5: Any, converse: Any) -
     talk.probe.publish(topic, payload, MessageExpiryInterval=1)
     final = talk.probe.wait_for_end("q1")
     assert final["status"] == "timeout"
-    assert 900 < final["usage"]["total_ms"] < 10_000
+    assert final["usage"]["total_ms"] >= 1000
 
 
 def test_the_agent_has_a_longest_deadline_of_its_own(mosquitto_5: Any, converse: Any) -> None:
@@ -497,7 +497,7 @@ def test_what_the_agent_says_of_itself(broker: Any, converse: Any, new_probe: An
     assert info["limits"]["request_bytes"] == MAX_REQUEST_BYTES
     assert info["versions"]["python"].startswith("3.")
     assert info["session"] == health["session"] == talk.agent.session
-    assert health["reconnects"] == 0
+    assert (health["reconnects"], health["faults"]) == (0, 0)
     assert health["peak_rss_bytes"] > 1_000_000
     assert all(message.retain for message in late.messages)
 
@@ -629,6 +629,16 @@ def test_an_agent_without_a_broker_says_so(model: Any) -> None:
     )
     with pytest.raises(DeviceError, match=r"127\.0\.0\.1:1"):
         agent.start()
+
+
+def test_waiting_for_the_broker_ends_when_the_agent_shall_stop(model: Any) -> None:
+    settings = AgentSettings(wait_for_broker_seconds=3600)
+    agent = Agent(model, broker="mqtt://127.0.0.1:1", device="pi", settings=settings)
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    agent.request_stop()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_an_agent_may_start_before_its_broker(

@@ -1,7 +1,7 @@
 """Chunks in any order, repeated and lost: what is given out is the text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.assembly import Assembly
@@ -9,6 +9,7 @@ from edgewise.device.errors import DeviceError
 from edgewise.device.messages import Chunk, Final, Usage
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=4), max_size=12), st.data())
 def test_the_text_is_whole_whatever_happens_to_the_chunks(
     parts: list[str], data: st.DataObject

@@ -2,7 +2,7 @@
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.backoff import Backoff
@@ -12,6 +12,7 @@ def seeded(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 (it spreads delays)
 
 
+@settings(deadline=None)
 @given(st.integers())
 def test_each_delay_is_between_half_of_its_ceiling_and_all_of_it(seed: int) -> None:
     backoff = Backoff(first_seconds=0.25, maximum_seconds=60.0, source=seeded(seed))

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.broker_address import BrokerAddress, TlsFiles
@@ -16,6 +16,7 @@ from edgewise.device.errors import DeviceError
 words = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FFF), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(words, words, st.integers(1, 65535))
 def test_login_and_port_are_read_back(user: str, password: str, port: int) -> None:
     url = f"mqtts://{quote(user, safe='')}:{quote(password, safe='')}@Example.org:{port}"

@@ -179,7 +179,8 @@ def test_a_session_that_was_taken_over_is_said_and_not_taken_back(
     ) as broker:
         connection = connect(broker.port, name="twin")
         ready(connection)
-        broker.connections[0].sendall(b"\xe0\x02\x8e\x00")
+        # With a reason string: paho-mqtt 2.1 does not read the reason of a shorter packet.
+        broker.connections[0].sendall(b"\xe0\x08\x8e\x06\x1f\x00\x03you")
         eventually(lambda: not connection.alive)
         assert len(broker.connections) == 1
     assert isinstance(connection.stopped, SessionTakenOverError)
@@ -371,15 +372,18 @@ def test_a_broker_restart_loses_no_qos_1_message(
     )
     ready(sender)
     ready(receiver)
-    for number in range(60):
-        sender.publish(Outgoing("a/b", f"{number}".encode(), qos=1))
-        if number == 30:
-            broker.stop(kill=kill)
-    time.sleep(0.2)
+    numbers = [f"{number}".encode() for number in range(60)]
+    for number in numbers[:30]:
+        sender.publish(Outgoing("a/b", number, qos=1))
+    if kill:  # what mosquitto has acknowledged it saves a moment later: that moment is its own
+        eventually(lambda: len(got) == 30)
+        time.sleep(0.2)
+    broker.stop(kill=kill)
+    for number in numbers[30:]:
+        sender.publish(Outgoing("a/b", number, qos=1))
     broker.start()
-    wanted = {f"{number}".encode() for number in range(60)}
-    eventually(lambda: set(got) == wanted)
-    assert sender.losses == receiver.losses or sender.losses > 0
+    eventually(lambda: set(got) == set(numbers))
+    assert sender.losses == receiver.losses == 1
 
 
 def test_messages_wait_for_the_broker_and_expire(

@@ -2,7 +2,7 @@
 
 import threading
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.active_jobs import ActiveJobs
@@ -29,6 +29,7 @@ def settle(one: Job) -> None:
     one.replies.settle(lambda _text, _chunks: Failure(one.request.id, 500, ""))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=20))
 def test_higher_priority_first_then_first_come_first_served(priorities: list[int]) -> None:
     line = WaitingLine(100)

@@ -113,5 +113,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {item.key for item in self.ledger.unfinished()} == waiting
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestLedgerMachine = LedgerMachine.TestCase

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.errors import WireError
@@ -92,21 +92,25 @@ replies: st.SearchStrategy[Reply] = (
 )
 
 
+@settings(deadline=None)
 @given(requests)
 def test_a_request_survives_the_wire(request: Request) -> None:
     assert parse_request(request.encode()) == request
 
 
+@settings(deadline=None)
 @given(replies)
 def test_a_reply_survives_the_wire(reply: Reply) -> None:
     assert parse_reply(reply.encode()) == reply
 
 
+@settings(deadline=None)
 @given(ids)
 def test_a_cancel_survives_the_wire(request_id: str) -> None:
     assert parse_cancel(Cancel(request_id).encode()) == Cancel(request_id)
 
 
+@settings(deadline=None)
 @given(replies, st.data())
 def test_a_reply_with_a_field_more_or_less_is_refused(reply: Reply, data: st.DataObject) -> None:
     value = json.loads(reply.encode())

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.messages import Chunk, Failure, Final, Usage
@@ -46,6 +46,7 @@ def test_the_first_text_goes_at_once_later_ones_are_gathered() -> None:
     assert listener.ends == [ok("abcde", 3)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=5), st.floats(0, 0.2))), st.booleans())
 def test_the_chunks_are_the_text(parts: list[tuple[str, float]], streamed: bool) -> None:
     listener = Listener(streamed=streamed)

@@ -137,7 +137,9 @@ def test_a_deadline_is_an_error_with_what_there_was(asking: Any) -> None:
     assert caught.value.code is None
 
 
-def test_cancelling_ends_the_iteration_with_what_there_was(asking: Any, model: Any) -> None:
+def test_cancelling_ends_the_iteration_with_what_there_was(
+    asking: Any, model: Any, eventually: Any
+) -> None:
     talk, requester = asking
     stream = requester.stream(talk.device, "endless")
     text = ""
@@ -147,7 +149,7 @@ def test_cancelling_ends_the_iteration_with_what_there_was(asking: Any, model: A
         text += part
     assert stream.final.status == "cancelled"
     assert text == stream.final.text
-    assert model.closed == 1
+    eventually(lambda: model.closed == 1)
 
 
 def test_leaving_the_loop_cancels(asking: Any, model: Any, eventually: Any) -> None:

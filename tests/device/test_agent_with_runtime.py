@@ -1,0 +1,77 @@
+"""The agent with the runtime's own model class, over a fake engine: the parts fit each other."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgewise.device.agent import Agent
+from edgewise.device.errors import RequestFailedError
+from edgewise.device.requester import Requester
+from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+from edgewise.runtime.model import load
+from edgewise.runtime.options import GenerationOptions
+
+REPLY = "Paris ist schön 👩‍👩‍👧, 猫!"
+
+
+@pytest.fixture
+def asked(broker: Any, new_device: Any, tmp_path: Path) -> Iterator[tuple[str, Requester]]:
+    device = new_device()
+    bundle = write_fake_bundle(tmp_path / "bundle", reply=REPLY, step_seconds=0.001)
+    with (
+        load(bundle) as model,
+        Agent(model, broker=broker.url, device=device, protocol=broker.protocol),
+        Requester(broker.url, client="reader", protocol=broker.protocol) as requester,
+    ):
+        yield device, requester
+
+
+def test_an_answer_of_the_runtime_arrives_whole(asked: Any) -> None:
+    device, requester = asked
+    stream = requester.stream(device, "Wohin?")
+    assert "".join(stream) == REPLY
+    assert stream.final.finish_reason == "stop"
+    usage = stream.final.usage
+    assert usage.generated_tokens == len(REPLY.encode()) + 1  # a token a byte, and the end
+    assert usage.prompt_tokens > len("Wohin?")
+    assert usage.time_to_first_token_ms > 0
+    assert usage.tokens_per_second > 0
+
+
+def test_max_tokens_and_stop_reach_the_runtime(asked: Any) -> None:
+    device, requester = asked
+    short = requester.request(device, "Wohin?", GenerationOptions(max_tokens=5))
+    assert (short.text, short.finish_reason) == ("Paris", "length")
+    stopped = requester.request(device, "Wohin?", GenerationOptions(stop=(" ist",)))
+    assert (stopped.text, stopped.finish_reason) == ("Paris", "stop")
+
+
+def test_a_prompt_that_is_too_long_is_the_requesters_to_mend(asked: Any) -> None:
+    device, requester = asked
+    with pytest.raises(RequestFailedError, match="256") as caught:
+        requester.request(device, "x" * 300)
+    assert caught.value.code == 400
+    assert requester.request(device, "Wohin?").text == REPLY
+
+
+def test_leaving_one_answer_makes_room_for_the_next(asked: Any) -> None:
+    device, requester = asked
+    options = GenerationOptions(max_tokens=200, raw=True)
+    for _ in requester.stream(device, "endless", options):
+        break
+    assert requester.request(device, "Wohin?").text == REPLY
+
+
+def test_the_info_describes_the_bundle(asked: Any, broker: Any, new_probe: Any) -> None:
+    device, _ = asked
+    probe = new_probe(broker)
+    topic = f"edgewise/{device}/info"
+    probe.subscribe(topic)
+    (message, *_) = probe.wait_for(lambda one: one.topic == topic)
+    model = json.loads(message.payload)["model"]
+    assert model["model_id"] == "fake"
+    assert model["context_length"] == 256
+    assert model["recipe"] == "fp32"
