@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 
 from edgewise.exporter.graph.onnx_builder import (
-    ATTENTION_MASK,
-    INPUT_IDS,
     LOGITS,
     PAST_NAMES,
     PRESENT_NAMES,
 )
+from edgewise.exporter.graph.onnx_operations import ATTENTION_MASK, INPUT_IDS
 from edgewise.exporter.plan import ExportPlan
 from edgewise.runtime.bundle import SamplingDefaults, SpecialTokens
 

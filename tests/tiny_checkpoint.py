@@ -41,7 +41,7 @@ class Case:
             definition.configuration(with_one_rotary_form(self.config))
         )
         return {
-            name: _random(name, self.seed, specification.shape, specification.role)
+            name: random_tensor(name, self.seed, specification.shape, specification.role)
             for name, specification in specifications.items()
         }
 
@@ -118,7 +118,7 @@ TEMPLATE = (
 )
 
 
-def _random(name: str, seed: int, shape: tuple[int, ...], role: str) -> NDArray[np.float32]:
+def random_tensor(name: str, seed: int, shape: tuple[int, ...], role: str) -> NDArray[np.float32]:
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = generator.normal(0, STANDARD_DEVIATION, shape)
     return (values + 1 if role == "norm" else values).astype(np.float32)

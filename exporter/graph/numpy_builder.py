@@ -1,4 +1,4 @@
-"""The reference builder: every operation computed at once in numpy float32.
+"""The reference builder of decoders: every operation computed at once in numpy float32.
 
 It is small, slow and meant to be obviously right. Tests hold it against transformers, and every
 export holds its graph against it. Weights are read when an operation needs them and dropped after
@@ -8,33 +8,12 @@ length; sequences of different lengths are run one by one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.protocol import Activation, Attention, Weight
-
-Array = NDArray[np.float32]
-HEAD_CHUNK_ROWS = 8192  # vocabulary rows multiplied at once, so that a head is never held whole
-
-
-def activate(x: Array, activation: Activation) -> Array:
-    """Apply an activation function elementwise, in float32."""
-    result: Array
-    match activation:
-        case "silu":
-            result = x / (1 + np.exp(-np.clip(x, -80, 80)))
-        case "relu":
-            result = np.maximum(x, 0)
-        case "gelu_tanh":
-            inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-            result = 0.5 * x * (1 + np.tanh(inner))
-        case "gelu":
-            erf = np.vectorize(math.erf, otypes=[np.float32])
-            result = 0.5 * x * (1 + erf(x / math.sqrt(2)))
-    return result
+from edgewise.exporter.graph.numpy_encoder import NumpyEncoderStates
+from edgewise.exporter.graph.numpy_operations import Array, NumpyOperations, attend, heads_first
+from edgewise.exporter.graph.protocol import Attention, CrossAttention
 
 
 class NumpyCache:
@@ -58,7 +37,7 @@ class NumpyCache:
         return keys, values
 
 
-class NumpyBuilder:
+class NumpyBuilder(NumpyOperations):
     """Fulfils ``GraphBuilder`` by computing; the result is ``logits``."""
 
     def __init__(
@@ -67,6 +46,7 @@ class NumpyBuilder:
         cache: NumpyCache | None = None,
         *,
         last_positions: int | None = None,
+        encoder: NumpyEncoderStates | None = None,
     ) -> None:
         """Prepare one forward pass.
 
@@ -74,58 +54,20 @@ class NumpyBuilder:
             token_ids: int64 [B, T], the new tokens.
             cache: What earlier passes left, and this one extends; None for a first pass.
             last_positions: How many trailing positions to give logits of; None for all T.
+            encoder: What the encoder gave, for a model that has one.
         """
-        self._token_ids = token_ids
         self._cache = cache if cache is not None else NumpyCache()
         self._past_length = self._cache.length
+        super().__init__(token_ids, self._past_length)
         self._last_positions = last_positions
+        self._encoder = encoder
         self.logits: Array = np.empty((0, 0, 0), np.float32)
-
-    def token_ids(self) -> Array:
-        """Return the ids; typed as an array of the builder, used by ``embedding`` alone."""
-        return self._token_ids  # type: ignore[return-value]
-
-    def embedding(self, token_ids: Array, weight: Weight) -> Array:
-        """See ``GraphBuilder``; reads only the rows that occur."""
-        unique, inverse = np.unique(token_ids, return_inverse=True)
-        rows = np.concatenate([weight.source.read(int(row), int(row) + 1) for row in unique])
-        looked_up: Array = rows[inverse.reshape(token_ids.shape)]
-        return looked_up
-
-    def linear(
-        self, x: Array, weights: Sequence[Weight], biases: Sequence[Weight] | None = None
-    ) -> Array:
-        """See ``GraphBuilder``; a large matrix is read in row chunks."""
-        parts = []
-        for weight in weights:
-            rows = weight.shape[0]
-            for start in range(0, rows, HEAD_CHUNK_ROWS):
-                stop = min(start + HEAD_CHUNK_ROWS, rows)
-                parts.append(x @ weight.source.read(start, stop).T)
-        product = np.concatenate(parts, axis=-1)
-        if biases is not None:
-            product += np.concatenate([bias.source.read() for bias in biases])
-        return product
-
-    def rms_norm(self, x: Array, weight: Weight, epsilon: float) -> Array:
-        """See ``GraphBuilder``."""
-        mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
-        normed: Array = x / np.sqrt(mean_square + np.float32(epsilon)) * weight.source.read()
-        return normed
-
-    def add_rms_norm(
-        self, residual: Array, x: Array, weight: Weight, epsilon: float
-    ) -> tuple[Array, Array]:
-        """See ``GraphBuilder``."""
-        total = residual + x
-        return total, self.rms_norm(total, weight, epsilon)
 
     def attention(self, query_key_value: Array, attention: Attention) -> Array:
         """See ``GraphBuilder``."""
-        batch, new_tokens, _ = query_key_value.shape
+        new_tokens = query_key_value.shape[1]
         heads, groups = attention.heads, attention.key_value_heads
-        split = query_key_value.reshape(batch, new_tokens, -1, attention.head_size)
-        split = split.transpose(0, 2, 1, 3)
+        split = heads_first(query_key_value, attention.head_size)
         query, key, value = np.split(split, [heads, heads + groups], axis=1)
         if attention.rotary is not None:
             cosine, sine = attention.rotary.tables(self._past_length + new_tokens)
@@ -134,19 +76,20 @@ class NumpyBuilder:
         key, value = self._cache.append(attention.layer, key, value)
         key = np.repeat(key, heads // groups, axis=1)
         value = np.repeat(value, heads // groups, axis=1)
-        scores = query @ key.transpose(0, 1, 3, 2) * np.float32(attention.scale)
         query_positions = self._past_length + np.arange(new_tokens)[:, None]
-        future = np.arange(key.shape[2])[None, :] > query_positions
-        scores = np.where(future, np.float32(-np.inf), scores)
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        probabilities = scores / scores.sum(axis=-1, keepdims=True)
-        context: Array = (probabilities @ value).transpose(0, 2, 1, 3)
-        return context.reshape(batch, new_tokens, heads * attention.head_size)
+        offsets = np.arange(key.shape[2])[None, :] - query_positions
+        bias = np.where(offsets > 0, np.float32(-np.inf), np.float32(0))
+        if attention.relative_bias is not None:
+            bias = bias + attention.relative_bias.of(offsets).transpose(2, 0, 1)
+        return attend(query, key, value, attention.scale, bias)
 
-    def gated_activation(self, gate_up: Array, activation: Activation) -> Array:
+    def cross_attention(self, query: Array, attention: CrossAttention) -> Array:
         """See ``GraphBuilder``."""
-        gate, up = np.split(gate_up, 2, axis=-1)
-        return activate(gate, activation) * up
+        if self._encoder is None:
+            raise ValueError("this model attends to an encoder, of which nothing was given")
+        key, value = self._encoder.cross[attention.layer]
+        heads = heads_first(query, attention.head_size)
+        return attend(heads, key, value, attention.scale, self._encoder.mask_bias)
 
     def last_token(self, x: Array) -> Array:
         """See ``GraphBuilder``."""

@@ -1,4 +1,4 @@
-"""The ONNX builder: lowers the op vocabulary to onnxruntime's fused operators.
+"""The ONNX builder of decoders: lowers the op vocabulary to onnxruntime's fused operators.
 
 Graph inputs and outputs carry the names that onnxruntime-genai uses:
 
@@ -9,6 +9,8 @@ Graph inputs and outputs carry the names that onnxruntime-genai uses:
 | past_key_values.{layer}.key / .value | float32 | [batch, key-value heads, cache, head size] |
 | logits | float32 | [batch, 1, vocabulary], of each row's last real token |
 | present.{layer}.key / .value | float32 | as the past; the same buffer when the runtime shares it |
+| encoder_attention_mask | int64 | [batch, encoder tokens]; only where an encoder is attended to |
+| cross_key_values.{layer}.key / .value | float32 | [batch, heads, encoder tokens, head size] |
 
 Rules: nodes are named after the module of the checkpoint they come from; weights leave for the
 weights file as soon as they are quantized (``onnx_linear.py``); the graph itself holds only small
@@ -17,26 +19,34 @@ constants. Operators: onnxruntime/docs/ContribOperators.md and onnx/docs/Operato
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import onnx
 from onnx import TensorProto, helper
 
-from edgewise.exporter.graph.onnx_graph import CONTRIB, OnnxGraph
-from edgewise.exporter.graph.onnx_linear import LinearLowering, read_vector
+from edgewise.exporter.graph.onnx_graph import CONTRIB
+from edgewise.exporter.graph.onnx_operations import (
+    ATTENTION_MASK,
+    CROSS_NAMES,
+    INPUT_IDS,
+    OnnxOperations,
+)
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Activation, Attention, Rotary, Weight
+from edgewise.exporter.graph.protocol import (
+    Attention,
+    CrossAttention,
+    RelativeBias,
+    Rotary,
+    Weight,
+    pack_name,
+)
 from edgewise.exporter.quantize.recipes import Recipe
 
-INPUT_IDS = "input_ids"
-ATTENTION_MASK = "attention_mask"
 LOGITS = "logits"
 PAST_NAMES = ("past_key_values.{layer}.key", "past_key_values.{layer}.value")
 PRESENT_NAMES = ("present.{layer}.key", "present.{layer}.value")
+ENCODER_MASK = "encoder_attention_mask"
 
 
-class OnnxBuilder:
+class OnnxBuilder(OnnxOperations):
     """Fulfils ``GraphBuilder``; values are names of graph edges. ``finish`` gives the model."""
 
     def __init__(self, weights: WeightFile, recipe: Recipe, context_length: int) -> None:
@@ -47,8 +57,7 @@ class OnnxBuilder:
             recipe: The format of each role's weights.
             context_length: Positions for which rotary tables are stored.
         """
-        self._graph = OnnxGraph(weights)
-        self._linear = LinearLowering(self._graph, recipe)
+        super().__init__(weights, recipe)
         self._context_length = context_length
         self._rotary_tables: dict[Rotary, tuple[str, str]] = {}
         self._lengths: tuple[str, str] | None = None
@@ -56,7 +65,7 @@ class OnnxBuilder:
     # Inputs and outputs
 
     def token_ids(self) -> str:
-        """See ``GraphBuilder``."""
+        """See ``Operations``."""
         self._graph.add_input(INPUT_IDS, TensorProto.INT64, ["batch", "new_tokens"])
         self._graph.add_input(ATTENTION_MASK, TensorProto.INT64, ["batch", "total_tokens"])
         return INPUT_IDS
@@ -66,52 +75,11 @@ class OnnxBuilder:
         self._graph.rename(x, LOGITS)
         self._graph.add_output(LOGITS, TensorProto.FLOAT, ["batch", 1, "vocabulary"])
 
-    def finish(self, producer_version: str) -> onnx.ModelProto:
-        """Return the checked model; its weights lie in the weights file."""
-        return self._graph.to_model(producer_version)
-
     # Operations
 
-    def embedding(self, token_ids: str, weight: Weight) -> str:
-        """See ``GraphBuilder``."""
-        return self._linear.embedding(token_ids, weight)
-
-    def linear(
-        self, x: str, weights: Sequence[Weight], biases: Sequence[Weight] | None = None
-    ) -> str:
-        """See ``GraphBuilder``."""
-        return self._linear.linear(x, weights, biases)
-
-    def rms_norm(self, x: str, weight: Weight, epsilon: float) -> str:
-        """See ``GraphBuilder``."""
-        scale = self._graph.constant(weight.name, read_vector(weight))
-        return self._graph.node(
-            "SimplifiedLayerNormalization",
-            [x, scale],
-            weight.name.removesuffix(".weight"),
-            axis=-1,
-            epsilon=epsilon,
-            stash_type=1,
-        )
-
-    def add_rms_norm(
-        self, residual: str, x: str, weight: Weight, epsilon: float
-    ) -> tuple[str, str]:
-        """See ``GraphBuilder``; one operator gives the norm and the sum (output 3)."""
-        scale = self._graph.constant(weight.name, read_vector(weight))
-        name = weight.name.removesuffix(".weight")
-        total = f"{name}/sum"
-        self._graph.nodes.append(
-            helper.make_node(
-                "SkipSimplifiedLayerNormalization",
-                [x, residual, scale],
-                [name, "", "", total],
-                name=name,
-                domain=CONTRIB,
-                epsilon=epsilon,
-            )
-        )
-        return total, name
+    def position_embedding(self, weight: Weight, offset: int) -> str:
+        """See ``Operations``."""
+        return self._position_rows(weight, self._query_positions(), offset)
 
     def attention(self, query_key_value: str, attention: Attention) -> str:
         """See ``GraphBuilder``; GroupQueryAttention rotates, appends in place and attends."""
@@ -124,11 +92,14 @@ class OnnxBuilder:
             self._graph.add_output(name, TensorProto.FLOAT, shape)
         cosine, sine = self._tables(attention.rotary) if attention.rotary else ("", "")
         last_positions, total_length = self._sequence_lengths()
+        inputs = [query_key_value, "", "", *past, last_positions, total_length, cosine, sine]
+        if attention.relative_bias is not None:
+            inputs += ["", self._causal_bias(attention.relative_bias)]
         output = f"layers.{attention.layer}/attention"
         self._graph.nodes.append(
             helper.make_node(
                 "GroupQueryAttention",
-                [query_key_value, "", "", *past, last_positions, total_length, cosine, sine],
+                inputs,
                 [output, *present],
                 name=output,
                 domain=CONTRIB,
@@ -141,15 +112,20 @@ class OnnxBuilder:
         )
         return output
 
-    def gated_activation(self, gate_up: str, activation: Activation) -> str:
-        """See ``GraphBuilder``; SiLU is QuickGelu with alpha 1: x * sigmoid(x)."""
-        gate, up = f"{gate_up}/gate", f"{gate_up}/up"
-        self._graph.nodes.append(
-            helper.make_node(
-                "Split", [gate_up], [gate, up], name=f"{gate_up}/split", axis=-1, num_outputs=2
-            )
+    def cross_attention(self, query: str, attention: CrossAttention) -> str:
+        """See ``GraphBuilder``."""
+        g = self._graph
+        shape: list[str | int] = ["batch", attention.heads, "encoder_tokens", attention.head_size]
+        key, value = (name.format(layer=attention.layer) for name in CROSS_NAMES)
+        g.add_input(ENCODER_MASK, TensorProto.INT64, ["batch", "encoder_tokens"])
+        g.add_input(key, TensorProto.FLOAT, shape)
+        g.add_input(value, TensorProto.FLOAT, shape)
+        return self._multi_head_attention(
+            [query, key, value, "", self._int32_mask(ENCODER_MASK)],
+            f"layers.{attention.layer}/cross_attention",
+            attention.heads,
+            attention.scale,
         )
-        return self._graph.node("Mul", [self._activate(gate, activation), up], f"{gate_up}/gated")
 
     def last_token(self, x: str) -> str:
         """See ``GraphBuilder``.
@@ -170,18 +146,6 @@ class OnnxBuilder:
 
     # Parts
 
-    def _activate(self, x: str, activation: Activation) -> str:
-        name = f"{x}/{activation}"
-        match activation:
-            case "silu":
-                return self._graph.node("QuickGelu", [x], name, domain=CONTRIB, alpha=1.0)
-            case "relu":
-                return self._graph.node("Relu", [x], name)
-            case "gelu":
-                return self._graph.node("Gelu", [x], name, approximate="none")
-            case "gelu_tanh":
-                return self._graph.node("Gelu", [x], name, approximate="tanh")
-
     def _tables(self, rotary: Rotary) -> tuple[str, str]:
         if rotary not in self._rotary_tables:
             cosine, sine = rotary.tables(self._context_length)
@@ -191,6 +155,53 @@ class OnnxBuilder:
                 self._graph.constant(f"{prefix}.sine", sine),
             )
         return self._rotary_tables[rotary]
+
+    def _query_positions(self) -> str:
+        """Return the edge with the position of each new token: int64 [batch, T].
+
+        A first pass begins at 0 and may be right-padded; later all rows bring T real tokens.
+        """
+        name = "query_positions"
+        if not self._graph.has(name):
+            g = self._graph
+            zero = g.constant("zero", np.array(0, np.int64))
+            one = g.constant("one", np.array([1], np.int64))
+            scalar = g.constant("scalar_shape", np.array([], np.int64))
+            new_tokens = g.node("Shape", [INPUT_IDS], f"{name}/new_tokens", start=1, end=2)
+            real = g.node("Add", [self._last_position(), one], f"{name}/real")
+            past = g.node("Sub", [real, new_tokens], f"{name}/maybe_past")
+            past = g.node("Max", [past, zero], f"{name}/past")
+            past = g.node("Unsqueeze", [past, one], f"{name}/past_column")
+            count = g.node("Reshape", [new_tokens, scalar], f"{name}/count")
+            step = g.constant("scalar_one", np.array(1, np.int64))
+            new = g.node("Range", [zero, count, step], f"{name}/new")
+            g.node("Add", [past, new], name)
+        return name
+
+    def _causal_bias(self, relative: RelativeBias) -> str:
+        """Return the edge with the bias of new tokens over all: [batch, heads, T, total].
+
+        The bias depends on the distance alone, so it is looked up in a table of distances.
+        """
+        name = f"{pack_name([relative.weight])}/bias"
+        if not self._graph.has(name):
+            g = self._graph
+            distances = np.arange(relative.buckets.largest_distance + 1)
+            table = g.constant(f"{name}.by_distance", relative.of(-distances))
+            zero = g.constant("zero", np.array(0, np.int64))
+            step = g.constant("scalar_one", np.array(1, np.int64))
+            largest = g.constant(f"{name}.largest", np.array(distances[-1], np.int64))
+            scalar = g.constant("scalar_shape", np.array([], np.int64))
+            total = g.node("Shape", [ATTENTION_MASK], f"{name}/total", start=1, end=2)
+            total = g.node("Reshape", [total, scalar], f"{name}/total_scalar")
+            keys = g.node("Range", [zero, total, step], f"{name}/keys")
+            last_axis = g.constant("axis_-1", np.array([-1], np.int64))
+            queries = g.node("Unsqueeze", [self._query_positions(), last_axis], f"{name}/queries")
+            away = g.node("Sub", [queries, keys], f"{name}/away")
+            away = g.node("Clip", [away, zero, largest], f"{name}/distances")
+            rows = g.node("Gather", [table, away], f"{name}/rows", axis=0)
+            g.node("Transpose", [rows], name, perm=[0, 3, 1, 2])
+        return name
 
     def _last_position(self) -> str:
         """Return the edge with each row's last real position: int64 [batch]."""

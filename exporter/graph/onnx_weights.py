@@ -2,9 +2,10 @@
 
 Workflow: ``add`` appends an array and gives the TensorProto that points at it; ``view`` points at
 bytes that are already there under another shape (a tied head and its embedding are the same bytes
-read as two matrices); ``add_transposed`` fills columns chunk by chunk. Rules: every tensor begins
-at a multiple of 64 bytes and large ones at a page, so that a runtime can map them; nothing is kept
-in memory once written. Format: onnx/docs/ExternalData.md.
+read as two matrices); ``add_transposed`` fills columns chunk by chunk. Several graphs may share a
+file: a name that is there already is not written again. Rules: every tensor begins at a multiple of
+64 bytes and large ones at a page, so that a runtime can map them; nothing is kept in memory once
+written. Format: onnx/docs/ExternalData.md.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class WeightFile:
         self._path = path
         self._stream = path.open("w+b")
         self._end = 0
+        self._places: dict[str, StoredTensor] = {}
 
     def __enter__(self) -> WeightFile:
         """Use as a context manager: closed when the block ends."""
@@ -68,9 +70,10 @@ class WeightFile:
 
     def add(self, name: str, array: NDArray[np.generic]) -> tuple[onnx.TensorProto, StoredTensor]:
         """Append an array and return the initializer that refers to it."""
-        stored = self._reserve(array.nbytes)
-        self._stream.seek(stored.offset)
-        np.ascontiguousarray(array).tofile(self._stream)
+        stored, is_new = self._place(name, array.nbytes)
+        if is_new:
+            self._stream.seek(stored.offset)
+            np.ascontiguousarray(array).tofile(self._stream)
         kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         return self.view(name, stored, array.shape, kind), stored
 
@@ -82,12 +85,13 @@ class WeightFile:
         dtype: np.dtype[np.generic],
     ) -> tuple[onnx.TensorProto, StoredTensor]:
         """Append an array that comes in pieces along axis 0."""
-        stored = self._reserve(int(np.prod(shape)) * dtype.itemsize)
-        self._stream.seek(stored.offset)
-        for chunk in chunks:
-            np.ascontiguousarray(chunk, dtype=dtype).tofile(self._stream)
-        if self._stream.tell() != stored.offset + stored.nbytes:
-            raise ValueError(f"the pieces of {name!r} do not make up shape {shape}")
+        stored, is_new = self._place(name, int(np.prod(shape)) * dtype.itemsize)
+        if is_new:
+            self._stream.seek(stored.offset)
+            for chunk in chunks:
+                np.ascontiguousarray(chunk, dtype=dtype).tofile(self._stream)
+            if self._stream.tell() != stored.offset + stored.nbytes:
+                raise ValueError(f"the pieces of {name!r} do not make up shape {shape}")
         return self.view(name, stored, shape, onnx.helper.np_dtype_to_tensor_dtype(dtype)), stored
 
     def add_transposed(
@@ -105,20 +109,9 @@ class WeightFile:
             shape: The transposed shape (K, N).
             dtype: Element type of the file.
         """
-        stored = self._reserve(shape[0] * shape[1] * dtype.itemsize)
-        self._stream.flush()
-        target = np.memmap(
-            self._path, dtype=dtype, mode="r+", offset=stored.offset, shape=shape, order="C"
-        )
-        start = 0
-        for chunk in chunks:
-            stop = start + len(chunk)
-            if stop <= shape[1]:
-                target[:, start:stop] = chunk.T
-            start = stop
-        if start != shape[1]:
-            raise ValueError(f"the pieces of {name!r} do not make up shape {shape}")
-        target.flush()
+        stored, is_new = self._place(name, shape[0] * shape[1] * dtype.itemsize)
+        if is_new:
+            self._write_transposed(name, chunks, stored, shape, dtype)
         return self.view(name, stored, shape, onnx.helper.np_dtype_to_tensor_dtype(dtype)), stored
 
     def view(
@@ -135,6 +128,38 @@ class WeightFile:
             entry = proto.external_data.add()
             entry.key, entry.value = key, value
         return proto
+
+    def _write_transposed(
+        self,
+        name: str,
+        chunks: Iterable[NDArray[np.generic]],
+        stored: StoredTensor,
+        shape: tuple[int, int],
+        dtype: np.dtype[np.generic],
+    ) -> None:
+        self._stream.flush()
+        target = np.memmap(
+            self._path, dtype=dtype, mode="r+", offset=stored.offset, shape=shape, order="C"
+        )
+        start = 0
+        for chunk in chunks:
+            stop = start + len(chunk)
+            if stop <= shape[1]:
+                target[:, start:stop] = chunk.T
+            start = stop
+        if start != shape[1]:
+            raise ValueError(f"the pieces of {name!r} do not make up shape {shape}")
+        target.flush()
+
+    def _place(self, name: str, nbytes: int) -> tuple[StoredTensor, bool]:
+        """Return where a tensor lies, and whether it has yet to be written there."""
+        if name in self._places:
+            place = self._places[name]
+            if place.nbytes != nbytes:
+                raise ValueError(f"{name!r} is written with {place.nbytes} bytes, not {nbytes}")
+            return place, False
+        self._places[name] = self._reserve(nbytes)
+        return self._places[name], True
 
     def _reserve(self, nbytes: int) -> StoredTensor:
         alignment = PAGE if nbytes >= PAGE else SMALL_ALIGNMENT

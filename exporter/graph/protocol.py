@@ -1,12 +1,19 @@
 """The op vocabulary in which every model is written once.
 
 Workflow: a model file (``exporter/models``) calls these operations on a builder; the builder lowers
-each its own way. The numpy builder computes at once and is the reference, the ONNX builder emits
-onnxruntime's fused operators. Rules: an operation stands at the level at which inference engines
-have kernels; a builder never knows a model, a model never names a builder's operator; weights enter
-as lazy handles with a role, and only the builder reads them, one at a time.
+each its own way. The numpy builders compute at once and are the reference, the ONNX builders emit
+onnxruntime's fused operators, the TFLite builders primitives that XNNPACK takes.
 
-Shapes: B sequences, T new tokens each, D features. Activations are float32.
+A graph is one of two kinds. `GraphBuilder` describes a decoder: new tokens behind a cache, and
+perhaps the keys and values of an encoder's states. `EncoderBuilder` describes an encoder: whole
+sequences that see themselves in both directions, padding behind the real tokens. What both know is
+`Operations`.
+
+Rules: an operation stands at the level at which inference engines have kernels; a builder never
+knows a model, a model never names a builder's operator; weights enter as lazy handles with a role,
+and only the builder reads them, one at a time.
+
+Shapes: B sequences, T new tokens each, D features, S tokens of an encoder. Activations are float32.
 """
 
 from __future__ import annotations
@@ -18,10 +25,11 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.graph.relative_positions import RelativeBuckets
 from edgewise.exporter.quantize.streaming import WeightSource
 
-Role = Literal["embedding", "attention", "mlp", "head", "norm", "bias"]
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Role = Literal["embedding", "attention", "mlp", "head", "norm", "bias", "position"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "tanh"]
 Value = TypeVar("Value")
 
 
@@ -70,6 +78,23 @@ class Rotary:
 
 
 @dataclass(frozen=True)
+class RelativeBias:
+    """A learned number for each head and bucket of relative positions, added to the scores.
+
+    Attributes:
+        weight: [buckets, heads]; small, and never quantized.
+        buckets: Which bucket an offset falls into.
+    """
+
+    weight: Weight
+    buckets: RelativeBuckets
+
+    def of(self, offsets: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return each head's bias, [..., heads], for offsets of key minus query, [...]."""
+        return self.weight.source.read()[self.buckets.of(offsets)]
+
+
+@dataclass(frozen=True)
 class Attention:
     """One layer's causal self-attention over its cache (grouped query: arXiv 2305.13245).
 
@@ -80,6 +105,7 @@ class Attention:
         head_size: Features a head.
         scale: Factor on the scores before the softmax.
         rotary: Rotation of queries and keys by position, or None.
+        relative_bias: What is added to the scores by relative position, or None.
     """
 
     layer: int
@@ -88,10 +114,47 @@ class Attention:
     head_size: int
     scale: float
     rotary: Rotary | None
+    relative_bias: RelativeBias | None = None
 
 
-class GraphBuilder(Protocol[Value]):
-    """The operations a model may use; ``Value`` is whatever the builder passes between them."""
+@dataclass(frozen=True)
+class FullAttention:
+    """One layer's self-attention of an encoder: every real token sees every other.
+
+    Attributes:
+        layer: Index of the layer.
+        heads: Heads of queries, keys and values.
+        head_size: Features a head.
+        scale: Factor on the scores before the softmax; 1 in T5.
+        relative_bias: What is added to the scores by relative position, or None.
+    """
+
+    layer: int
+    heads: int
+    head_size: int
+    scale: float
+    relative_bias: RelativeBias | None = None
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """One decoder layer's attention to the encoder's tokens.
+
+    Attributes:
+        layer: Index of the layer.
+        heads: Heads of queries, keys and values.
+        head_size: Features a head.
+        scale: Factor on the scores before the softmax.
+    """
+
+    layer: int
+    heads: int
+    head_size: int
+    scale: float
+
+
+class Operations(Protocol[Value]):
+    """What every graph may use; ``Value`` is whatever the builder passes between operations."""
 
     def token_ids(self) -> Value:
         """Return the graph's input token ids, int64 [B, T]."""
@@ -99,6 +162,18 @@ class GraphBuilder(Protocol[Value]):
 
     def embedding(self, token_ids: Value, weight: Weight) -> Value:
         """Look rows up: ids [B, T] and weight [vocabulary, D] give [B, T, D]."""
+        ...
+
+    def position_embedding(self, weight: Weight, offset: int) -> Value:
+        """Look up the rows of learned positions.
+
+        Args:
+            weight: [positions, D]; never quantized.
+            offset: The row of a sequence's first token (2 in RoBERTa and BART).
+
+        Returns:
+            [B or 1, T, D], to be added to the token's own.
+        """
         ...
 
     def linear(
@@ -126,6 +201,36 @@ class GraphBuilder(Protocol[Value]):
         """Return (residual + x, rms_norm(residual + x))."""
         ...
 
+    def layer_norm(self, x: Value, weight: Weight, bias: Weight, epsilon: float) -> Value:
+        """Return (x - mean) / sqrt(variance + epsilon) * weight + bias (arXiv 1607.06450)."""
+        ...
+
+    def add_layer_norm(
+        self, residual: Value, x: Value, weight: Weight, bias: Weight, epsilon: float
+    ) -> tuple[Value, Value]:
+        """Return (residual + x, layer_norm(residual + x)), both of one shape."""
+        ...
+
+    def add(self, left: Value, right: Value) -> Value:
+        """Add elementwise; an axis of 1 stretches."""
+        ...
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """Multiply by a constant."""
+        ...
+
+    def activation(self, x: Value, activation: Activation) -> Value:
+        """Apply an activation function elementwise."""
+        ...
+
+    def gated_activation(self, gate_up: Value, activation: Activation) -> Value:
+        """Split [B, T, 2 F] into gate and up; return activation(gate) * up, [B, T, F]."""
+        ...
+
+
+class GraphBuilder(Operations[Value], Protocol[Value]):
+    """The operations of a decoder: new tokens behind a cache."""
+
     def attention(self, query_key_value: Value, attention: Attention) -> Value:
         """Rotate, append keys and values to the layer's cache, attend causally.
 
@@ -138,8 +243,16 @@ class GraphBuilder(Protocol[Value]):
         """
         ...
 
-    def gated_activation(self, gate_up: Value, activation: Activation) -> Value:
-        """Split [B, T, 2 F] into gate and up; return activation(gate) * up, [B, T, F]."""
+    def cross_attention(self, query: Value, attention: CrossAttention) -> Value:
+        """Attend to the encoder's real tokens, by keys and values that its graph gave.
+
+        Args:
+            query: [B, T, heads * head_size].
+            attention: The layer's constants.
+
+        Returns:
+            [B, T, heads * head_size].
+        """
         ...
 
     def last_token(self, x: Value) -> Value:
@@ -151,4 +264,52 @@ class GraphBuilder(Protocol[Value]):
 
     def output_logits(self, x: Value) -> None:
         """Declare [B, 1 or T, vocabulary] as the result."""
+        ...
+
+
+class EncoderBuilder(Operations[Value], Protocol[Value]):
+    """The operations of an encoder: whole sequences, padding behind the real tokens."""
+
+    def type_embedding(self, weight: Weight) -> Value:
+        """Look up the rows of the graph's second input, token types: which of two texts it is.
+
+        Args:
+            weight: [types, D]; never quantized.
+
+        Returns:
+            [B, T, D], to be added to the token's own.
+        """
+        ...
+
+    def full_attention(self, query_key_value: Value, attention: FullAttention) -> Value:
+        """Attend to all real tokens.
+
+        Args:
+            query_key_value: [B, T, 3 * heads * head_size], in that order.
+            attention: The layer's constants.
+
+        Returns:
+            [B, T, heads * head_size].
+        """
+        ...
+
+    def first_token(self, x: Value) -> Value:
+        """Keep each sequence's first token: [B, T, D] gives [B, 1, D]."""
+        ...
+
+    def mean_of_tokens(self, x: Value) -> Value:
+        """Average over each sequence's real tokens: [B, T, D] gives [B, 1, D]."""
+        ...
+
+    def output_cross(self, key_value: Value, attention: CrossAttention) -> None:
+        """Declare a decoder layer's keys and values of the encoder's tokens as results.
+
+        Args:
+            key_value: [B, T, 2 * heads * head_size], in that order.
+            attention: The layer's constants.
+        """
+        ...
+
+    def output(self, name: str, x: Value) -> None:
+        """Declare [B, 1 or T, N] as a result under a name."""
         ...

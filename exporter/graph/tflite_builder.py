@@ -1,4 +1,4 @@
-"""The TFLite builder: lowers the op vocabulary to primitives that XNNPACK takes, shapes static.
+"""The TFLite builder of decoders: lowers the op vocabulary to primitives that XNNPACK takes.
 
 A model file holds one graph for each `Signature`; all refer to the same weights.
 
@@ -9,6 +9,8 @@ A model file holds one graph for each `Signature`; all refer to the same weights
 | last_token | int32 | [1], which of the T is the last real one; only where T > 1 |
 | key_cache.{layer} | float32 | [1, key-value heads, S, head size]; only where S > 0 |
 | value_cache.{layer} | float32 | as the keys |
+| encoder_tokens | int32 | [1], how many of the encoder's tokens are real |
+| cross_key.{layer}, cross_value.{layer} | float32 | [1, heads, encoder's tokens, head size] |
 
 | output | type | shape |
 |---|---|---|
@@ -24,19 +26,29 @@ filled, so there is a graph for each of several S.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgewise.exporter.graph.protocol import Activation, Attention, Rotary, Weight
+from edgewise.exporter.graph.protocol import (
+    Attention,
+    CrossAttention,
+    RelativeBias,
+    Rotary,
+    Weight,
+    pack_name,
+)
 from edgewise.exporter.graph.tflite_file import TfliteFile
-from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
-from edgewise.exporter.graph.tflite_linear import LinearLowering
+from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator
+from edgewise.exporter.graph.tflite_operations import (
+    CROSS_NAMES,
+    MASKED,
+    TOKEN_IDS,
+    TfliteOperations,
+)
 from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME, Release, WeightStore
 
-TOKEN_IDS = "token_ids"  # noqa: S105 - a name, no secret
 POSITIONS = "positions"
 LAST_TOKEN = "last_token"  # noqa: S105 - a name, no secret
 LOGITS = "logits"
@@ -45,7 +57,7 @@ NEW_NAMES = ("new_key.{layer}", "new_value.{layer}")
 SMALLEST_DECODE_CACHE = 256  # positions
 SMALLEST_PREFILL_CACHE = 512  # positions
 PREFILL_TOKENS, SHORT_PREFILL_TOKENS = 128, 32
-MASKED = -1e9  # added to a score that must not count: exp of it is 0 in float32
+ENCODER_TOKENS = "encoder_tokens"
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ def signatures(context_length: int, release: Release = LITERT) -> tuple[Signatur
     )
 
 
-class TfliteBuilder:
+class TfliteBuilder(TfliteOperations):
     """Fulfils ``GraphBuilder`` for one signature; `finish` adds the graph to the model file."""
 
     def __init__(
@@ -99,6 +111,8 @@ class TfliteBuilder:
         signature: Signature,
         context_length: int,
         name: str | None = None,
+        *,
+        encoder_tokens: int = 0,
     ) -> None:
         """Begin a graph.
 
@@ -108,62 +122,29 @@ class TfliteBuilder:
             signature: The graph's sizes.
             context_length: Positions a sequence may have.
             name: What the graph is called; by default as the signature says.
+            encoder_tokens: Tokens of the encoder's graph, padding included; 0 without one.
         """
-        self._graph = TfliteGraph(model, signature.name if name is None else name)
-        self._linear = LinearLowering(self._graph, weights)
-        self._weights = weights
-        self._tokens = signature.tokens
+        super().__init__(model, weights, name or signature.name, signature.tokens)
+        self._encoder_tokens = encoder_tokens
         self._cache = signature.cache
         # Padding behind the last real token has positions too.
         self._positions = context_length + PREFILL_TOKENS
         self._head_factors: dict[object, tuple[Edge, Edge | None]] = {}
+        self._relative: dict[str, tuple[Edge | None, Edge]] = {}
         self._token_ids, self._position = self._make_inputs()
         self._past_mask = self._make_past_mask() if self._cache else None
         self._last_token = self._select_last_token() if self._tokens > 1 else None
-
-    def finish(self) -> None:
-        """Add the graph to the model."""
-        self._graph.finish()
+        self._encoder_mask = self._make_encoder_mask() if encoder_tokens else None
 
     # The vocabulary
 
     def token_ids(self) -> Edge:
-        """See ``GraphBuilder``; one sequence, [T]."""
+        """See ``Operations``; one sequence, [T]."""
         return self._token_ids
 
-    def embedding(self, token_ids: Edge, weight: Weight) -> Edge:
-        """See ``GraphBuilder``."""
-        return self._linear.embedding(token_ids, weight)
-
-    def linear(
-        self, x: Edge, weights: Sequence[Weight], biases: Sequence[Weight] | None = None
-    ) -> Edge:
-        """See ``GraphBuilder``."""
-        return self._linear.linear(x, weights, biases)
-
-    def rms_norm(self, x: Edge, weight: Weight, epsilon: float) -> Edge:
-        """See ``GraphBuilder``."""
-        g, name = self._graph, weight.name.removesuffix(".weight")
-        squared = g.binary(Operator.MUL, x, x, f"{name}/squared")
-        mean = g.operator(
-            Operator.MEAN,
-            [squared, g.integers([len(x.shape) - 1])],
-            (*x.shape[:-1], 1),
-            f"{name}/mean",
-            options=schema.ReducerOptionsT(keepDims=True),
-        )
-        mean = g.binary(Operator.ADD, mean, g.number(epsilon), f"{name}/mean_above_0")
-        factor = g.unary(Operator.RSQRT, mean, f"{name}/factor")
-        normed = g.binary(Operator.MUL, x, factor, f"{name}/unscaled")
-        return g.binary(Operator.MUL, normed, self._weights.vector(g, [weight]), name)
-
-    def add_rms_norm(
-        self, residual: Edge, x: Edge, weight: Weight, epsilon: float
-    ) -> tuple[Edge, Edge]:
-        """See ``GraphBuilder``."""
-        name = f"{weight.name.removesuffix('.weight')}/sum"
-        total = self._graph.binary(Operator.ADD, residual, x, name)
-        return total, self.rms_norm(total, weight, epsilon)
+    def position_embedding(self, weight: Weight, offset: int) -> Edge:
+        """See ``Operations``; [T, D]."""
+        return self._position_rows(weight, offset, self._positions, self._position)
 
     def attention(self, query_key_value: Edge, attention: Attention) -> Edge:
         """See ``GraphBuilder``.
@@ -185,12 +166,17 @@ class TfliteBuilder:
         context = self._attend(query, new_key, new_value, attention)
         return self._heads_last(context, heads, size, name)
 
-    def gated_activation(self, gate_up: Edge, activation: Activation) -> Edge:
+    def cross_attention(self, query: Edge, attention: CrossAttention) -> Edge:
         """See ``GraphBuilder``."""
-        name, width = f"gated.{gate_up.index}", gate_up.shape[-1] // 2
-        gate, up = self._graph.split(gate_up, (width, width), name)
-        activated = self._activate(gate, activation, name)
-        return self._graph.binary(Operator.MUL, activated, up, f"{name}/gated")
+        if self._encoder_mask is None:
+            raise ValueError("this model attends to an encoder, of which no size was given")
+        g, name = self._graph, f"layers.{attention.layer}/cross_attention"
+        shape = (1, attention.heads, self._encoder_tokens, attention.head_size)
+        key, value = (g.input(part.format(layer=attention.layer), shape) for part in CROSS_NAMES)
+        rows = self._heads_first(query, attention.heads, name)
+        scaled = self._scaled(rows, attention.scale, f"{name}/scaled")
+        context = self._attend_to(scaled, key, value, [self._encoder_mask], name)
+        return self._heads_last(context, attention.heads, attention.head_size, name)
 
     def last_token(self, x: Edge) -> Edge:
         """See ``GraphBuilder``; a product with a row of zeros and one 1 picks exactly."""
@@ -206,18 +192,6 @@ class TfliteBuilder:
 
     # Parts
 
-    def _activate(self, x: Edge, activation: Activation, name: str) -> Edge:
-        g = self._graph
-        match activation:
-            case "silu":
-                gate = g.unary(Operator.LOGISTIC, x, f"{name}/sigmoid")
-                return g.binary(Operator.MUL, x, gate, f"{name}/silu")
-            case "relu":
-                return g.unary(Operator.RELU, x, f"{name}/relu")
-            case "gelu" | "gelu_tanh":
-                options = schema.GeluOptionsT(approximate=activation == "gelu_tanh")
-                return g.operator(Operator.GELU, [x], x.shape, f"{name}/gelu", options=options)
-
     def _attend(self, query: Edge, new_key: Edge, new_value: Edge, attention: Attention) -> Edge:
         """Attend to the cache and to what is new: [1, key-value heads, group * T, head size]."""
         g, name = self._graph, f"layers.{attention.layer}/attention"
@@ -227,6 +201,10 @@ class TfliteBuilder:
         for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
             g.output(template.format(layer=attention.layer), edge)
         scores = g.matrix_product(query, new_key, f"{name}/new_scores", transposed=True)
+        past_bias = None
+        if attention.relative_bias is not None:
+            past_bias, new_bias = self._relative_biases(attention.relative_bias, attention)
+            scores = g.binary(Operator.ADD, scores, new_bias, f"{name}/new_biased")
         if tokens > 1:
             scores = g.binary(Operator.ADD, scores, self._causal_mask(shared), f"{name}/causal")
         if self._past_mask is None:
@@ -239,6 +217,8 @@ class TfliteBuilder:
             )
             past = g.matrix_product(query, key_cache, f"{name}/past_scores", transposed=True)
             past = g.binary(Operator.ADD, past, self._past_mask, f"{name}/past_masked")
+            if past_bias is not None:
+                past = g.binary(Operator.ADD, past, past_bias, f"{name}/past_biased")
             joined = g.concatenate([past, scores], f"{name}/scores")
             probabilities = self._softmax(joined, name)
             of_past, of_new = g.split(probabilities, (self._cache, tokens), f"{name}/parts")
@@ -250,29 +230,6 @@ class TfliteBuilder:
             )
         return context
 
-    def _softmax(self, scores: Edge, name: str) -> Edge:
-        return self._graph.operator(
-            Operator.SOFTMAX,
-            [scores],
-            scores.shape,
-            f"{name}/probabilities",
-            options=schema.SoftmaxOptionsT(beta=1.0),
-        )
-
-    def _heads_first(self, x: Edge, heads: int, name: str) -> Edge:
-        """Turn [T, heads * size] to [1, heads, T, size]; one token's numbers stay in place."""
-        size = x.shape[1] // heads
-        if self._tokens > 1:
-            x = self._graph.reshape(x, (self._tokens, heads, size), f"{name}/tokens")
-            x = self._graph.transpose(x, (1, 0, 2), f"{name}/transposed")
-        return self._graph.reshape(x, (1, heads, self._tokens, size), f"{name}/heads")
-
-    def _heads_last(self, x: Edge, heads: int, size: int, name: str) -> Edge:
-        if self._tokens > 1:
-            x = self._graph.reshape(x, (heads, self._tokens, size), f"{name}/context_heads")
-            x = self._graph.transpose(x, (1, 0, 2), f"{name}/context_tokens")
-        return self._graph.reshape(x, (self._tokens, heads * size), f"{name}/context")
-
     def _rotate_and_scale(self, x: Edge, attention: Attention, name: str) -> Edge:
         """Rotate queries and keys in [1, heads, T, size], scale queries, pass values.
 
@@ -282,6 +239,8 @@ class TfliteBuilder:
         one operator.
         """
         g, rotary = self._graph, attention.rotary
+        if rotary is None and attention.scale == 1:
+            return x
         straight, crossed = self._head_tables(attention)
         result = g.binary(Operator.MUL, x, straight, f"{name}/straight")
         if rotary is None or crossed is None:
@@ -351,6 +310,48 @@ class TfliteBuilder:
         negative = g.binary(Operator.MINIMUM, distance, g.number(0), f"{name}/negative")
         return g.binary(Operator.MUL, negative, g.number(-2 * MASKED), name)
 
+    def _make_encoder_mask(self) -> Edge:
+        """Make [1, 1, 1, encoder's tokens]: 0 for real tokens, very negative for padding."""
+        count = self._graph.input(ENCODER_TOKENS, (1,), ElementType.INT32)
+        return self._beyond_mask(count, self._encoder_tokens, "encoder_mask")
+
+    def _relative_biases(
+        self, relative: RelativeBias, attention: Attention
+    ) -> tuple[Edge | None, Edge]:
+        """Make the biases over cache and over new tokens: [1, key-value heads, group * T, ...].
+
+        The second is a constant. The first depends on the past: a look-up by distance.
+        """
+        name = f"{pack_name([relative.weight])}/bias"
+        if name not in self._relative:
+            g, tokens, groups = self._graph, self._tokens, attention.key_value_heads
+            rows = attention.heads // groups * tokens
+            places = np.arange(tokens)
+            by_head = relative.of(places[None, :] - places[:, None]).transpose(2, 0, 1)
+            new = g.constant(f"{name}/new_{tokens}", by_head.reshape(1, groups, rows, tokens))
+            past = None
+            if self._cache:
+                looked_up = self._bias_by_distance(relative, name)
+                past = g.reshape(looked_up, (1, groups, rows, self._cache), f"{name}/past")
+            self._relative[name] = (past, new)
+        return self._relative[name]
+
+    def _bias_by_distance(self, relative: RelativeBias, name: str) -> Edge:
+        """Look up each head's bias of each new token over the cache: [heads, T * S]."""
+        g, tokens, cache = self._graph, self._tokens, self._cache
+        largest = relative.buckets.largest_distance
+
+        kind = ElementType.INT32
+        column = g.reshape(self._position, (tokens, 1), f"{name}/column", kind)
+        places = g.constant(f"places/{cache}", np.arange(cache, dtype=np.int32)[None])
+        away = g.binary(Operator.SUB, column, places, f"{name}/away", kind)
+        away = g.binary(Operator.MAXIMUM, away, g.integers([0]), f"{name}/behind", kind)
+        away = g.binary(Operator.MINIMUM, away, g.integers([largest]), f"{name}/distances", kind)
+        flat = g.reshape(away, (tokens * cache,), f"{name}/indices", kind)
+        table = relative.of(-np.arange(largest + 1))
+        rows = self._linear.table_rows(f"{name}/by_distance", table, flat)
+        return g.transpose(rows, (1, 0), f"{name}/heads")
+
     def _select_last_token(self) -> Edge | None:
         """Make [1, T]: 1 at the last real token, 0 elsewhere."""
         g, name = self._graph, "last_token"
@@ -370,7 +371,3 @@ class TfliteBuilder:
         future = np.triu(np.full((tokens, tokens), MASKED, np.float32), 1)
         mask = np.tile(future, (shared, 1))[None, None]
         return self._graph.constant(f"causal_mask/{shared}x{tokens}", mask)
-
-    def _to_float32(self, x: Edge, name: str) -> Edge:
-        options = schema.CastOptionsT(inDataType=ElementType.INT32, outDataType=ElementType.FLOAT32)
-        return self._graph.operator(Operator.CAST, [x], x.shape, name, options=options)

@@ -11,12 +11,11 @@ from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.description import sampling_defaults, special_tokens
 from edgewise.exporter.genai_config import genai_config
 from edgewise.exporter.graph.onnx_builder import (
-    ATTENTION_MASK,
-    INPUT_IDS,
     PAST_NAMES,
     PRESENT_NAMES,
     OnnxBuilder,
 )
+from edgewise.exporter.graph.onnx_operations import ATTENTION_MASK, INPUT_IDS
 from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Progress

@@ -12,11 +12,11 @@ from edgewise.exporter.graph.tflite_builder import (
     LAST_TOKEN,
     NEW_NAMES,
     POSITIONS,
-    TOKEN_IDS,
     TfliteBuilder,
     signatures,
 )
 from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_operations import TOKEN_IDS
 from edgewise.exporter.graph.tflite_weights import (
     LITERT,
     TFLITE_RUNTIME,

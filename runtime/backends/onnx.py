@@ -11,6 +11,7 @@ context costs nothing before it is used; the logits that a step returns are vali
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,31 @@ class _RowsBinding:
 
 
 def _load_session(bundle: Bundle, threads: int) -> Any:
+    manifest = bundle.manifest
+    path = bundle.file("graph")
+    try:
+        return open_session(path, threads=threads, providers=manifest.execution_providers)
+    except BackendError as error:
+        raise BackendError(
+            f"onnxruntime {onnxruntime.__version__} can not load {path.name} of "
+            f"{bundle.path.name}: {error.__cause__}. Export the model again, or upgrade "
+            f"onnxruntime to {manifest.minimum_versions.get('onnxruntime', 'the newest release')}."
+        ) from error
+
+
+def open_session(
+    path: Path, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> Any:
+    """Load a graph; the weights file lies beside it.
+
+    Args:
+        path: The .onnx file.
+        threads: Threads that compute one call.
+        providers: onnxruntime's names, the preferred first; what is missing here is left out.
+
+    Raises:
+        BackendError: onnxruntime can not load it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -155,14 +181,12 @@ def _load_session(bundle: Bundle, threads: int) -> Any:
     # Weights need not pass through the arena, which would keep what it once took.
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     available = set(onnxruntime.get_available_providers())
-    providers = [name for name in bundle.manifest.execution_providers if name in available]
-    if "CPUExecutionProvider" not in providers:
-        providers.append("CPUExecutionProvider")
+    usable = [name for name in providers if name in available]
+    if "CPUExecutionProvider" not in usable:
+        usable.append("CPUExecutionProvider")
     try:
-        return onnxruntime.InferenceSession(str(bundle.file("graph")), options, providers=providers)
+        return onnxruntime.InferenceSession(str(path), options, providers=usable)
     except Exception as error:  # onnxruntime raises a class of its own for each cause
         raise BackendError(
-            f"onnxruntime {onnxruntime.__version__} can not load {bundle.file('graph').name} of "
-            f"{bundle.path.name}: {error}. Export the model again, or upgrade onnxruntime to "
-            f"{bundle.manifest.minimum_versions.get('onnxruntime', 'the newest release')}."
+            f"onnxruntime {onnxruntime.__version__} can not load {path.name}: {error}"
         ) from error

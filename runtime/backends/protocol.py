@@ -1,14 +1,18 @@
-"""What the runtime asks of an engine, written by its only consumer (sessions/decoder.py).
+"""What the runtime asks of an engine, written by its consumers (sessions).
 
-Workflow: a session takes a slot, calls `step` for each chunk of its prompt and then once a token,
-and says each time how much of the slot is valid. The backend owns the cache memory and nothing
-else: it remembers no lengths, so bookkeeping errors can not hide in it.
+Workflow of a decoder: a session takes a slot, calls `step` for each chunk of its prompt and then
+once a token, and says each time how much of the slot is valid. The backend owns the cache memory
+and nothing else: it remembers no lengths, so bookkeeping errors can not hide in it.
+
+An encoder-decoder is a decoder that reads a source into its slots before the first step. An encoder
+keeps nothing between calls.
 
 Rules: `step` blocks until the logits are there. It may be called from any thread, by one at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +63,53 @@ class Backend(Protocol):
         Returns:
             [B, vocabulary_size], the logits after each row's last real token. The array may be the
             backend's own buffer: it is valid until the next call, and the caller may write to it.
+        """
+
+    def close(self) -> None:
+        """Give the memory back; a second call does nothing."""
+
+
+class EncoderDecoderBackend(Backend, Protocol):
+    """A loaded encoder-decoder: its decoder's cache, and what its decoder attends to."""
+
+    @property
+    def source_capacity(self) -> int:
+        """Tokens that a source may have."""
+
+    def read_source(
+        self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]
+    ) -> None:
+        """Encode sources, once, for all steps of neighbouring slots until they are given others.
+
+        Args:
+            first_slot: The slot of row 0.
+            token_ids: [B, S], token ids, padding behind the real ones.
+            counts: [B], how many of each row's S are real, at least 1.
+        """
+
+
+class EncoderBackend(Protocol):
+    """A loaded encoder."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a sequence may have."""
+
+    def encode(
+        self,
+        token_ids: NDArray[np.int64],
+        counts: NDArray[np.int32],
+        token_types: NDArray[np.int64] | None = None,
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """Compute all results of some sequences.
+
+        Args:
+            token_ids: [B, T], token ids, padding behind the real ones.
+            counts: [B], how many of each row's T are real, at least 1.
+            token_types: [B, T], which of two texts a token belongs to; None: all to the first.
+
+        Returns:
+            By the graph's names, [B, T or 1, features] each; rows of padding mean nothing.
         """
 
     def close(self) -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_checkpoint import ArraySource
 
-from edgewise.exporter.graph import numpy_builder
-from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache, activate
+from edgewise.exporter.graph import numpy_operations
+from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
+from edgewise.exporter.graph.numpy_operations import activate
 from edgewise.exporter.graph.protocol import Attention, Rotary, Weight
 
 RANDOM = np.random.default_rng(3)
@@ -107,7 +108,7 @@ def test_an_embedding_reads_only_the_rows_that_occur(asked):
 
 @pytest.mark.parametrize("rows", [1, 6, 7, 8, 20])
 def test_a_head_is_multiplied_in_row_chunks(monkeypatch, asked, rows):
-    monkeypatch.setattr(numpy_builder, "HEAD_CHUNK_ROWS", 7)
+    monkeypatch.setattr(numpy_operations, "HEAD_CHUNK_ROWS", 7)
     matrix, x = random(rows, 5), random(2, 3, 5)
     actual = builder().linear(x, [Weight("h", "head", RememberingSource(matrix))])
     assert np.allclose(actual, x @ matrix.T, atol=1e-6)

@@ -7,7 +7,8 @@ import pytest
 from onnx import TensorProto
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.exporter.graph.onnx_builder import ATTENTION_MASK, PAST_NAMES, OnnxBuilder
+from edgewise.exporter.graph.onnx_builder import PAST_NAMES, OnnxBuilder
+from edgewise.exporter.graph.onnx_operations import ATTENTION_MASK
 from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.graph.protocol import Attention, Rotary
 from edgewise.exporter.quantize.recipes import Recipe

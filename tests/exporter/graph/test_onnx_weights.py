@@ -146,3 +146,20 @@ def test_onnx_itself_finds_the_model_sound(tmp_path):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.save(model, tmp_path / "m.onnx")
     onnx.checker.check_model(str(tmp_path / "m.onnx"))
+
+
+def test_a_name_is_written_once(tmp_path):
+    """Several graphs over one file share what they have in common."""
+    matrix = np.arange(32, dtype=np.float32).reshape(4, 8)
+    with WeightFile(tmp_path / "w") as weights:
+        _, first = weights.add("a", matrix)
+        end = weights.nbytes
+        again = [
+            weights.add("a", matrix)[1],
+            weights.add_chunks("a", iter(()), (4, 8), matrix.dtype)[1],
+            weights.add_transposed("a", iter(()), (8, 4), matrix.dtype)[1],
+        ]
+        assert again == [first] * 3
+        assert weights.nbytes == end
+        with pytest.raises(ValueError, match="'a' is written with 128 bytes, not 64"):
+            weights.add("a", matrix[:2])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from tflite_partitions import outside_of_partitions
 from tiny_checkpoint import DATA, ArraySource, TinyModel, load_case
 
 from edgewise.exporter.graph.protocol import Weight
@@ -51,26 +52,6 @@ def test_the_structure_is_the_golden_one(tmp_path, name, recipe):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(text)
     assert text == golden.read_text()
-
-
-def outside_of_partitions(path: Path) -> tuple[int, list[str]]:
-    """Return how many partitions XNNPACK runs in the first graph, and the operators outside."""
-    interpreter = Interpreter(str(path))
-    interpreter.allocate_tensors()
-    nodes = interpreter._get_ops_details()
-    partitions = [node for node in nodes if node["op_name"] == "DELEGATE"]
-    makers = {index: node for node in nodes if node not in partitions for index in node["outputs"]}
-    made = {index for node in partitions for index in node["outputs"]}
-    results = {entry["index"] for entry in interpreter.get_output_details()}
-    waiting = [index for node in partitions for index in node["inputs"]] + list(results - made)
-    outside, seen = [], set()
-    while waiting:
-        node = makers.get(waiting.pop())
-        if node is not None and node["index"] not in seen:
-            seen.add(node["index"])
-            outside.append(node["op_name"])
-            waiting += list(node["inputs"])
-    return len(partitions), sorted(outside)
 
 
 LOOK_UPS = ["EMBEDDING_LOOKUP", "EMBEDDING_LOOKUP"]

@@ -1,0 +1,244 @@
+"""The LiteRT back ends of encoders and of encoder-decoders, by ``Interpreter``.
+
+A file holds graphs "encode_{T}" for several lengths T, and those of the decoder for several numbers
+of new tokens and positions of cache, all made for the longest T. Rows are computed one after the
+other; each goes through the shortest graph that holds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.runtime.backends.litert import (
+    LAST_TOKEN,
+    LOGITS,
+    POSITIONS,
+    TOKEN_IDS,
+    interpreter_library,
+)
+from edgewise.runtime.backends.litert_graphs import Graph, next_graph
+from edgewise.runtime.backends.litert_notes import without_notes
+from edgewise.runtime.backends.protocol import BackendError
+
+TOKEN_COUNT = "token_count"  # noqa: S105 - a name, no secret
+TOKEN_TYPES = "token_types"  # noqa: S105 - a name, no secret
+ENCODER_TOKENS = "encoder_tokens"
+CROSS_PREFIX, NEW_PREFIX, CACHE_INFIX = "cross_", "new_", "_cache."
+
+Array = NDArray[Any]
+
+
+class _Model:
+    """The graphs of a file, called by name with arrays and giving arrays."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        try:
+            with without_notes():
+                self._interpreter = interpreter_library().Interpreter(
+                    model_path=str(path), num_threads=threads
+                )
+            self.names = tuple(self._interpreter.get_signature_list())
+        except (ImportError, RuntimeError, ValueError) as error:
+            raise BackendError(
+                f"LiteRT can not load {path.name}: {error}. Install a newer one: "
+                "pip install --upgrade ai-edge-litert"
+            ) from error
+        self._runners: dict[str, tuple[Any, Mapping[str, Any]]] = {}
+
+    def inputs(self, name: str) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes that a graph takes."""
+        return {key: tuple(detail["shape"]) for key, detail in self._runner(name)[1].items()}
+
+    def run(self, name: str, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Run a graph with what it takes of some arrays."""
+        runner, taken = self._runner(name)
+        results: Mapping[str, Array] = runner(**{key: feeds[key] for key in taken})
+        return results
+
+    def _runner(self, name: str) -> tuple[Any, Mapping[str, Any]]:
+        if name not in self._runners:
+            with without_notes():
+                runner = self._interpreter.get_signature_runner(name)
+            self._runners[name] = (runner, runner.get_input_details())
+        return self._runners[name]
+
+
+class LitertEncoderBackend:
+    """Fulfils ``EncoderBackend`` with LiteRT."""
+
+    def __init__(self, graph: Path, *, threads: int) -> None:
+        """Load the graphs.
+
+        Args:
+            graph: The .tflite file.
+            threads: Threads that compute one call.
+
+        Raises:
+            BackendError: LiteRT can not load the file.
+        """
+        self._model: _Model | None = _Model(graph, threads)
+        self._lengths = _encoder_lengths(self._model)
+        self.capacity = self._lengths[-1]
+
+    def encode(
+        self,
+        token_ids: NDArray[np.int64],
+        counts: NDArray[np.int32],
+        token_types: NDArray[np.int64] | None = None,
+    ) -> Mapping[str, NDArray[np.float32]]:
+        """See ``EncoderBackend``."""
+        if self._model is None:
+            raise ValueError("the back end is closed")
+        rows = []
+        for row, count in enumerate(counts.tolist()):
+            length = next(length for length in self._lengths if length >= count)
+            types = np.zeros(count) if token_types is None else token_types[row, :count]
+            feeds = {
+                TOKEN_IDS: _padded(token_ids[row, :count], length),
+                TOKEN_COUNT: np.asarray([count], np.int32),
+                TOKEN_TYPES: _padded(types, length),
+            }
+            rows.append(self._model.run(f"encode_{length}", feeds))
+        width = token_ids.shape[1]
+        names = (name for name in rows[0] if not name.startswith(CROSS_PREFIX))
+        return {name: np.stack([_of_width(row[name], width) for row in rows]) for name in names}
+
+    def close(self) -> None:
+        """See ``EncoderBackend``."""
+        self._model = None
+
+
+class LitertEncoderDecoderBackend:
+    """Fulfils ``EncoderDecoderBackend`` with LiteRT."""
+
+    def __init__(
+        self, graph: Path, *, threads: int, slots: int = 1, capacity: int, vocabulary_size: int
+    ) -> None:
+        """Load the graphs and lay out the cache.
+
+        Args:
+            graph: The .tflite file.
+            threads: Threads that compute one call.
+            slots: Sequences that can be held at once.
+            capacity: Tokens that each slot can hold.
+            vocabulary_size: Length of a row of logits.
+
+        Raises:
+            BackendError: LiteRT can not load the file, or none of its graphs has such a cache.
+        """
+        self.slots = slots
+        self._model: _Model | None = _Model(graph, threads)
+        self._source_graph = f"encode_{_encoder_lengths(self._model)[-1]}"
+        self.source_capacity = _encoder_lengths(self._model)[-1]
+        self._graphs = [
+            _graph_of(name, self._model.inputs(name))
+            for name in self._model.names
+            if not name.startswith("encode_")
+        ]
+        largest = max(self._graphs, key=lambda graph: (graph.cache, -graph.tokens))
+        if capacity > largest.cache:
+            raise BackendError(
+                f"{graph.name} holds at most {largest.cache} tokens, {capacity} were asked for; "
+                "export it with a larger context"
+            )
+        self.capacity = capacity
+        self._cache = {
+            name: np.zeros((slots, *shape), np.float32)
+            for name, shape in self._model.inputs(largest.name).items()
+            if CACHE_INFIX in name
+        }
+        self._sources: list[dict[str, Array] | None] = [None] * slots
+        self.vocabulary_size = vocabulary_size
+
+    def read_source(
+        self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]
+    ) -> None:
+        """See ``EncoderDecoderBackend``."""
+        if self._model is None:
+            raise ValueError("the back end is closed")
+        for row, count in enumerate(counts.tolist()):
+            feeds = {
+                TOKEN_IDS: _padded(token_ids[row, :count], self.source_capacity),
+                TOKEN_COUNT: np.asarray([count], np.int32),
+            }
+            results = self._model.run(self._source_graph, feeds)
+            source = {
+                name: array for name, array in results.items() if name.startswith(CROSS_PREFIX)
+            }
+            source[ENCODER_TOKENS] = np.asarray([count], np.int32)
+            self._sources[first_slot + row] = source
+
+    def step(
+        self,
+        first_slot: int,
+        token_ids: NDArray[np.int64],
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.float32]:
+        """See ``Backend``."""
+        rows, new_tokens = token_ids.shape
+        logits = np.empty((rows, self.vocabulary_size), np.float32)
+        for row in range(rows):
+            past = int(past_lengths[row])
+            left = token_ids[row, : new_tokens if counts is None else int(counts[row])]
+            while len(left):
+                graph = next_graph(self._graphs, past, len(left))
+                chunk = left[: graph.tokens]
+                logits[row] = self._run(first_slot + row, graph, chunk, past)
+                past += len(chunk)
+                left = left[len(chunk) :]
+        return logits
+
+    def close(self) -> None:
+        """See ``Backend``."""
+        self._cache.clear()
+        self._sources = [None] * self.slots
+        self._model = None
+
+    def _run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:
+        source = self._sources[slot]
+        if self._model is None or source is None:
+            raise ValueError(f"slot {slot} has read no source, or the back end is closed")
+        count = len(token_ids)
+        feeds = {
+            TOKEN_IDS: _padded(token_ids, graph.tokens),
+            POSITIONS: np.arange(past, past + graph.tokens, dtype=np.int32),
+            LAST_TOKEN: np.asarray([count - 1], np.int32),
+            **source,
+            **{name: array[slot][:, :, : graph.cache] for name, array in self._cache.items()},
+        }
+        results = self._model.run(graph.name, feeds)
+        for name, array in self._cache.items():
+            new = results[NEW_PREFIX + name.replace(CACHE_INFIX, ".")]
+            array[slot][:, :, past : past + count] = new[:, :, :count]
+        row: Array = results[LOGITS][0]
+        return row
+
+
+def _encoder_lengths(model: _Model) -> list[int]:
+    return sorted(int(name[7:]) for name in model.names if re.fullmatch(r"encode_\d+", name))
+
+
+def _graph_of(name: str, inputs: Mapping[str, tuple[int, ...]]) -> Graph:
+    caches = [shape[2] for key, shape in inputs.items() if CACHE_INFIX in key]
+    return Graph(name, int(inputs[TOKEN_IDS][0]), int(caches[0]) if caches else 0)
+
+
+def _padded(values: Array, length: int) -> Array:
+    """Pad by zeros behind, as int32."""
+    result = np.zeros(length, np.int32)
+    result[: len(values)] = values
+    return result
+
+
+def _of_width(array: Array, width: int) -> Array:
+    """Give [T, N] the batch's width; a single row stays one."""
+    if len(array) == 1:
+        return array
+    return np.pad(array, ((0, max(width - len(array), 0)), (0, 0)))[:width]

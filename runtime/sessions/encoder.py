@@ -1,0 +1,213 @@
+"""An encoder at work: vectors of texts, words for a mask, labels.
+
+Workflow: texts become ids between the tokens that the model was trained with, neighbours go through
+the engine together, and what it gives is reduced to an answer. Rule: a text that does not fit is
+refused, never cut: half a text has another meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.backends.protocol import EncoderBackend
+
+LOGITS, MEAN, HIDDEN_STATES = "logits", "mean", "hidden_states"  # the graph's names
+BATCH = 8  # texts that go through the engine together
+
+Text = str | tuple[str, str]
+"""A text, or two whose relation matters."""
+
+
+class EncoderError(EdgewiseError):
+    """What was given to an encoder can not be answered."""
+
+
+class TextEncoder(Protocol):
+    """What a session asks of a tokenizer; ``runtime.tokenizer.Tokenizer`` fulfils it."""
+
+    def encode(
+        self, text: str, *, add_beginning: bool | None = None, special: bool = True
+    ) -> list[int]:
+        """Return a text's ids."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of ids."""
+
+
+@dataclass(frozen=True)
+class EncoderTokens:
+    """Ids that stand around and in texts.
+
+    Attributes:
+        beginning: Before the first text.
+        separator: Behind every text.
+        mask: Stands for a word to be guessed; None if the model does not guess.
+        separators_between: How many separators stand between two texts: 1 in BERT, 2 in RoBERTa.
+    """
+
+    beginning: int
+    separator: int
+    mask: int | None = None
+    separators_between: int = 1
+
+
+class Guess(NamedTuple):
+    """A word for a mask."""
+
+    text: str
+    token_id: int
+    probability: float
+
+
+class EncoderSession:
+    """Answers by an encoder."""
+
+    def __init__(
+        self,
+        backend: EncoderBackend,
+        tokenizer: TextEncoder,
+        tokens: EncoderTokens,
+        labels: Sequence[str] = (),
+    ) -> None:
+        """Join an engine and a tokenizer.
+
+        Args:
+            backend: The engine.
+            tokenizer: Of the same model.
+            tokens: Ids around texts.
+            labels: What the logits of a classifier mean, in order.
+        """
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._tokens = tokens
+        self._labels = tuple(labels)
+
+    def embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        pooling: Literal["mean", "first"] = "mean",
+        normalize: bool = True,
+    ) -> NDArray[np.float32]:
+        """Return a vector for each text.
+
+        Args:
+            texts: Any number.
+            pooling: Take the mean of its tokens' states, or the first token's, as the model was
+                trained (MiniLM and E5 take the mean, BGE the first).
+            normalize: Scale each vector to length 1, so that products are cosines.
+
+        Returns:
+            float32 [texts, features].
+
+        Raises:
+            EncoderError: A text is too long, or the model gives no states.
+        """
+        name = MEAN if pooling == "mean" else HIDDEN_STATES
+        rows = [row[0] for row in self._results(texts, name)]
+        vectors = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+        if normalize:
+            lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+            vectors = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+        return vectors
+
+    def classify(self, texts: Sequence[Text]) -> list[Mapping[str, float]]:
+        """Return each text's labels and their probabilities, the most probable first.
+
+        Raises:
+            EncoderError: A text is too long, or the model has no labels.
+        """
+        if not self._labels:
+            raise EncoderError("this model has no labels; load one that was made to classify")
+        answers: list[Mapping[str, float]] = []
+        for row in self._results(texts, LOGITS):
+            probabilities = _softmax(row[0])
+            order = np.argsort(-probabilities, kind="stable")
+            answers.append({self._labels[index]: float(probabilities[index]) for index in order})
+        return answers
+
+    def fill_mask(self, text: Text, *, count: int = 5) -> list[list[Guess]]:
+        """Guess the words that masks in a text stand for, each apart from the others.
+
+        Args:
+            text: With the model's mask, "[MASK]" in BERT, where a word is missing.
+            count: Guesses a mask.
+
+        Returns:
+            For each mask in order, guesses from the most probable on.
+
+        Raises:
+            EncoderError: There is no mask, the text is too long, or the model does not guess.
+        """
+        ids, _ = self._framed(text)
+        places = [place for place, token in enumerate(ids) if token == self._tokens.mask]
+        if not places:
+            raise EncoderError(f"there is no mask in {str(text)!r:.60}; write one for each word")
+        logits = next(iter(self._results([text], LOGITS)))
+        answers = []
+        for place in places:
+            probabilities = _softmax(logits[place])
+            best = np.argsort(-probabilities, kind="stable")[:count]
+            answers.append(
+                [
+                    Guess(self._tokenizer.decode([int(token)]), int(token), float(probability))
+                    for token, probability in zip(best, probabilities[best], strict=True)
+                ]
+            )
+        return answers
+
+    def close(self) -> None:
+        """Give the engine's memory back."""
+        self._backend.close()
+
+    def _results(self, texts: Sequence[Text], name: str) -> list[NDArray[np.float32]]:
+        """Run texts and return each one's rows of a result, without padding."""
+        framed = [self._framed(text) for text in texts]
+        rows: list[NDArray[np.float32]] = []
+        for start in range(0, len(framed), BATCH):
+            batch = framed[start : start + BATCH]
+            counts = np.asarray([len(ids) for ids, _ in batch], np.int32)
+            token_ids = np.zeros((len(batch), counts.max()), np.int64)
+            types = np.zeros_like(token_ids)
+            for row, (ids, kinds) in enumerate(batch):
+                token_ids[row, : len(ids)] = ids
+                types[row, : len(ids)] = kinds
+            results = self._backend.encode(token_ids, counts, types)
+            if name not in results:
+                raise EncoderError(
+                    f"this model gives {', '.join(results)}, and what was asked for needs {name}; "
+                    "load a model that was made for it"
+                )
+            rows += [result[:count] for result, count in zip(results[name], counts, strict=True)]
+        return rows
+
+    def _framed(self, text: Text) -> tuple[list[int], list[int]]:
+        """Return ids with the model's tokens around them, and which text each belongs to."""
+        tokens = self._tokens
+        first, *rest = [text] if isinstance(text, str) else text
+        ids = [tokens.beginning, *self._tokenizer.encode(first, add_beginning=False)]
+        ids.append(tokens.separator)
+        types = [0] * len(ids)
+        for second in rest:
+            more = [tokens.separator] * (tokens.separators_between - 1)
+            more += [*self._tokenizer.encode(second, add_beginning=False), tokens.separator]
+            ids += more
+            types += [1] * len(more)
+        if len(ids) > self._backend.capacity:
+            raise EncoderError(
+                f"{str(text)!r:.60} has {len(ids)} tokens, this model reads at most "
+                f"{self._backend.capacity}; give a shorter text"
+            )
+        return ids, types
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = np.exp(logits.astype(np.float64) - float(logits.max()))
+    probabilities: NDArray[np.float64] = shifted / shifted.sum()
+    return probabilities

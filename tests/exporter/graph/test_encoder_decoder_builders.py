@@ -1,0 +1,193 @@
+"""Encoder-decoders as ONNX and TFLite graphs, against transformers and over quantized weights."""
+
+import numpy as np
+import onnx
+import pytest
+from family_graphs import (
+    CONTEXT,
+    DECODER_GRAPHS,
+    ENCODER_LENGTHS,
+    RUNTIMES,
+    build,
+    open_encoder,
+    open_encoder_decoder,
+)
+from tflite_partitions import outside_of_partitions
+from tiny_families import ENCODER_DECODERS, TinyEncoderDecoder
+
+from edgewise.exporter.graph.numpy_builder import NumpyBuilder
+from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
+from edgewise.exporter.graph.tflite_builder import TfliteBuilder
+from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_text import describe_tflite
+from edgewise.exporter.graph.tflite_weights import SCALES, WeightStore
+from edgewise.exporter.models.encoder_decoder import ENCODER_STATES
+from edgewise.exporter.quantize.recipes import Recipe
+
+TOLERANCE = 1e-4
+# Largest relative error of the results by int8 activations.
+ACTIVATION_ERROR = 0.15
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=ENCODER_DECODERS)
+def opened(request, runtime, tmp_path_factory):
+    """A case, its fp32 graphs with the sources read, what transformers computes, a folder."""
+    model = TinyEncoderDecoder(request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    build(runtime, model, folder)
+    backend = open_encoder_decoder(runtime, model, folder)
+    backend.read_source(0, model.ids, model.counts)
+    yield model, backend, model.expected(), folder
+    backend.close()
+
+
+def steps(model, backend, sizes):
+    """Feed the targets in chunks; give each chunk's last logits with its position."""
+    at = 0
+    for size in sizes:
+        ids, past = model.targets[:, at : at + size], np.full(2, at, np.int32)
+        at += size
+        yield at - 1, backend.step(0, ids, past)
+
+
+def test_encoder_states_equal_transformers(opened, runtime):
+    model, _, expected, folder = opened
+    results = open_encoder(runtime, folder).encode(model.ids, model.counts)
+    real = model.mask > 0
+    difference = results[ENCODER_STATES][real] - expected[ENCODER_STATES][real]
+    assert np.abs(difference).max() < TOLERANCE
+
+
+def test_single_steps_equal_transformers(opened):
+    model, backend, expected, _ = opened
+    for position, logits in steps(model, backend, [1] * model.targets.shape[1]):
+        assert np.abs(logits - expected["logits"][:, position]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 7, 1, 3), (5, 8, 1, 6), (1, 8, 8, 3), (20,)])
+def test_chunks_equal_transformers(opened, sizes):
+    model, backend, expected, _ = opened
+    for position, logits in steps(model, backend, sizes):
+        assert np.abs(logits - expected["logits"][:, position]).max() < TOLERANCE
+
+
+def test_targets_of_different_lengths_equal_transformers(opened):
+    model, backend, expected, _ = opened
+    counts = np.asarray([8, 3], np.int32)
+    logits = backend.step(0, model.targets[:, :8], np.zeros(2, np.int32), counts)
+    for step in range(4):
+        wanted = expected["logits"][[0, 1], counts + step - 1]
+        assert np.abs(logits - wanted).max() < TOLERANCE
+        ids = model.targets[[0, 1], counts + step][:, None]
+        logits = backend.step(0, ids, counts + step)
+
+
+def test_another_source_in_one_slot_leaves_the_other_alone(opened):
+    model, backend, expected, _ = opened
+    past = np.zeros(1, np.int32)
+    first = model.ids[:1, : model.counts[0]]
+    backend.read_source(1, first, model.counts[:1])  # now both slots hold the first
+    for slot in range(2):
+        logits = backend.step(slot, model.targets[:1, :5], past)
+        assert np.abs(logits - expected["logits"][:1, 4]).max() < TOLERANCE
+    both = backend.step(0, model.targets[[0, 0], 5:6], np.full(2, 5, np.int32))
+    assert np.abs(both - expected["logits"][0, 5]).max() < TOLERANCE
+    backend.read_source(0, model.ids, model.counts)
+
+
+def test_a_slot_without_a_source_is_an_error(opened, runtime):
+    model, _, _, folder = opened
+    backend = open_encoder_decoder(runtime, model, folder)
+    with pytest.raises(ValueError, match="no source"):
+        backend.step(1, model.targets[:1, :1], np.zeros(1, np.int32))
+
+
+def test_the_decoder_computes_no_cross_keys(opened, runtime):
+    """Products of the cross-attention's k and v stand in the encoder's graph alone."""
+    model, _, _, folder = opened
+    layers = model.configuration.decoder_layers
+    if runtime == "onnx":
+        data = (folder / "decoder.onnx").read_bytes()
+        assert b"EncDecAttention.q" in data
+        assert b"EncDecAttention.k" not in data
+        return
+    lines = describe_tflite(folder / "model.tflite").splitlines()
+    products = [line for line in lines if "EncDecAttention.k+1" in line and "FULLY" in line]
+    assert len(products) == layers * len(ENCODER_LENGTHS)
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8", "int4-block32"])
+def test_both_onnx_graphs_share_the_embedding(tmp_path, recipe):
+    model = TinyEncoderDecoder("t5_v1_0")
+    build("onnx", model, tmp_path, recipe)
+    places = []
+    for name in ("encoder", "decoder"):
+        graph = onnx.load(tmp_path / f"{name}.onnx", load_external_data=False).graph
+        places.append(
+            {
+                tensor.name: [(item.key, item.value) for item in tensor.external_data]
+                for tensor in graph.initializer
+                if tensor.name.startswith("shared") and tensor.external_data
+            }
+        )
+    common = places[0].keys() & places[1].keys()
+    assert common  # the rows that both look up
+    assert all(places[0][name] == places[1][name] for name in common)
+
+
+def reference(model):
+    encoder = NumpyEncoderBuilder(model.ids, model.mask)
+    model.encode(encoder)
+    decoder = NumpyBuilder(model.targets, encoder=encoder.states)
+    model.decode(decoder)
+    return encoder.outputs["encoder_hidden_states"], decoder.logits
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+@pytest.mark.parametrize(
+    ("recipe", "tolerance"),
+    [
+        ("fp16", TOLERANCE),
+        ("fp32,embedding=int8", TOLERANCE),
+        ("int8", ACTIVATION_ERROR),
+        ("int4-block32", ACTIVATION_ERROR),
+    ],
+)
+def test_quantized_graphs_stay_near_the_stored_weights(tmp_path, runtime, name, recipe, tolerance):
+    model = TinyEncoderDecoder(name)
+    build(runtime, model, tmp_path, recipe)
+    encoded = open_encoder(runtime, tmp_path).encode(model.ids, model.counts)
+    backend = open_encoder_decoder(runtime, model, tmp_path)
+    backend.read_source(0, model.ids, model.counts)
+    scales = SCALES if runtime == "tflite" else "float32"
+    states, logits = reference(TinyEncoderDecoder(name, recipe, scales))
+    real = model.mask > 0
+    pairs = [(encoded[ENCODER_STATES][real], states[real])]
+    for position, actual in steps(model, backend, (8, 1, 1, 7)):
+        pairs.append((actual, logits[:, position]))
+    for actual, wanted in pairs:
+        error = np.linalg.norm(actual - wanted) / np.linalg.norm(wanted)
+        assert error < tolerance
+
+
+@pytest.mark.parametrize("graph", DECODER_GRAPHS, ids=lambda graph: graph.name)
+@pytest.mark.parametrize("recipe", ["fp32", "int8"])
+def test_xnnpack_runs_all_but_indices_in_one_partition(tmp_path, recipe, graph):
+    file = TfliteFile()
+    weights = WeightStore(file, Recipe.parse(recipe))
+    builder = TfliteBuilder(file, weights, graph, CONTEXT, encoder_tokens=ENCODER_LENGTHS[0])
+    TinyEncoderDecoder("t5_v1_1").decode(builder)
+    builder.finish()
+    file.write(tmp_path / "model.tflite")
+    partitions, outside = outside_of_partitions(tmp_path / "model.tflite")
+    assert partitions == 1
+    # The encoder's mask, the past's, and which token is the last; the past's distances.
+    expected = ["CAST", "EMBEDDING_LOOKUP"] + ["CAST"] * (graph.tokens > 1)
+    if graph.cache:
+        expected += ["CAST", "EMBEDDING_LOOKUP", "MAXIMUM", "MINIMUM", "RESHAPE", "RESHAPE", "SUB"]
+    assert outside == sorted(expected)

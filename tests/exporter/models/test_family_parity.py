@@ -1,0 +1,207 @@
+"""Encoders and encoder-decoders: the numpy reference against transformers, counts, refusals."""
+
+import numpy as np
+import pytest
+from tiny_checkpoint import DATA
+from tiny_families import ENCODER_DECODERS, ENCODERS, TinyEncoder, TinyEncoderDecoder
+
+from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
+from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
+from edgewise.exporter.graph.relative_positions import RelativeBuckets
+from edgewise.exporter.models import (
+    UnknownModelError,
+    find_encoder,
+    find_encoder_decoder,
+    find_model,
+    model_types,
+)
+from edgewise.exporter.models.decoder import ConfigurationError
+
+TOLERANCE = 1e-4
+OFFSETS = np.arange(-300, 301)
+
+
+def encoded(model):
+    builder = NumpyEncoderBuilder(model.ids, model.mask, getattr(model, "types", None))
+    (model.forward if isinstance(model, TinyEncoder) else model.encode)(builder)
+    return builder
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_equals_transformers_on_padded_rows(name):
+    model = TinyEncoder(name)
+    outputs = encoded(model).outputs
+    for part, expected in model.expected().items():
+        assert np.ptp(expected) > 0.5  # numbers that are all alike would prove nothing
+        actual = outputs[part].reshape(outputs[part].shape[0], -1, expected.shape[-1])
+        difference = np.abs(actual - expected.reshape(actual.shape))
+        real = model.mask > 0 if actual.shape[1] > 1 else np.ones((2, 1), bool)
+        assert difference[real].max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_padding_changes_nothing(name):
+    model = TinyEncoder(name)
+    together = encoded(model).outputs
+    length = len(model.content["sequences"][1])
+    alone = NumpyEncoderBuilder(model.ids[1:, :length], None, model.types[1:, :length])
+    model.forward(alone)
+    for part, values in alone.outputs.items():
+        assert np.abs(together[part][1:, : values.shape[1]] - values).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_both_sides_equal_transformers(name):
+    model = TinyEncoderDecoder(name)
+    expected = model.expected()
+    builder = encoded(model)
+    states = builder.outputs["encoder_hidden_states"]
+    real = model.mask > 0
+    assert np.abs(states - expected["encoder_hidden_states"])[real].max() < TOLERANCE
+    decoder = NumpyBuilder(model.targets, encoder=builder.states)
+    model.decode(decoder)
+    assert np.ptp(expected["logits"]) > 1
+    assert np.abs(decoder.logits - expected["logits"]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_cached_steps_equal_one_pass_over_the_same_cross_keys(name):
+    model = TinyEncoderDecoder(name)
+    states, expected = encoded(model).states, model.expected()["logits"]
+    cache, at = NumpyCache(), 0
+    for size in (1, 7, *[1] * 12):
+        step = NumpyBuilder(model.targets[:, at : at + size], cache, encoder=states)
+        model.decode(step)
+        assert np.abs(step.logits - expected[:, at : at + size]).max() < TOLERANCE
+        at += size
+    assert cache.length == model.targets.shape[1]
+
+
+def test_a_decoder_without_its_encoder_is_refused():
+    model = TinyEncoderDecoder(ENCODER_DECODERS[0])
+    with pytest.raises(ValueError, match="encoder"):
+        model.decode(NumpyBuilder(model.targets))
+
+
+@pytest.mark.parametrize(("count", "largest"), [(32, 128), (16, 32)])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_buckets_are_those_of_the_published_function(count, largest, bidirectional):
+    with np.load(DATA / "states" / "t5_buckets.npz", allow_pickle=False) as stored:
+        expected = stored[f"{count}_{largest}_{int(bidirectional)}"]
+    assert np.array_equal(RelativeBuckets(count, largest, bidirectional).of(OFFSETS), expected)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_near_buckets_are_distances_and_far_ones_grow(bidirectional):
+    buckets = RelativeBuckets(32, 128, bidirectional)
+    side = 16 if bidirectional else 32
+    behind = buckets.of(-np.arange(301))
+    assert behind[: side // 2].tolist() == list(range(side // 2))
+    assert (np.diff(behind) >= 0).all()
+    assert set(behind[128:].tolist()) == {side - 1}
+    ahead = buckets.of(np.arange(1, 301))
+    assert np.array_equal(ahead, behind[1:] + 16 if bidirectional else np.zeros(300))
+
+
+BERT_BASE = {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "architectures": ["BertForMaskedLM"],
+}
+
+
+def flan_t5(width, inner, heads, layers):
+    return {
+        "model_type": "t5",
+        "vocab_size": 32128,
+        "d_model": width,
+        "d_kv": 64,
+        "d_ff": inner,
+        "num_heads": heads,
+        "num_layers": layers,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+    }
+
+
+def parameters(definition, config):
+    tensors = definition.tensors(definition.configuration(config))
+    return sum(tensor.parameters for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "count"),
+    [
+        ("BertModel", 109_482_240 - 768 * 769),  # published with the pooler
+        ("BertForMaskedLM", 109_514_298),
+        ("BertForSequenceClassification", 109_483_778),
+    ],
+)
+def test_parameter_counts_of_bert_base(architecture, count):
+    config = BERT_BASE | {"architectures": [architecture]}
+    assert parameters(find_encoder("bert"), config) == count
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (flan_t5(512, 1024, 6, 8), 76_961_152),
+        (flan_t5(768, 2048, 12, 12), 247_577_856),
+        (flan_t5(1024, 2816, 16, 24), 783_150_080),
+        (flan_t5(2048, 5120, 32, 24), 2_849_757_184),
+    ],
+)
+def test_parameter_counts_of_flan_t5(config, count):
+    assert parameters(find_encoder_decoder("t5"), config) == count
+
+
+def test_ul2_without_a_word_on_it_is_tied_and_scaled():
+    config = flan_t5(4096, 16384, 16, 32) | {"feed_forward_proj": "gated-silu"}
+    del config["tie_word_embeddings"]
+    configuration = find_encoder_decoder("t5").configuration(config)
+    assert configuration.tied_head
+    assert configuration.head_scale == pytest.approx(1 / 64)
+    assert configuration.activation == "silu"
+
+
+def test_families_do_not_mix():
+    assert "bert" in model_types("encoder")
+    assert "t5" in model_types("encoder_decoder")
+    for name in ("bert", "t5"):
+        with pytest.raises(UnknownModelError, match=name):
+            find_model(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"position_embedding_type": "relative_key"}, "relative_key"),
+        ({"architectures": ["BertForQuestionAnswering"]}, "BertForQuestionAnswering"),
+        ({"hidden_act": "mish"}, "mish"),
+        ({"num_attention_heads": 11}, "multiple"),
+        ({"is_decoder": True}, "is_decoder"),
+    ],
+)
+def test_what_bert_can_not_be_is_refused(change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        find_encoder("bert").configuration(BERT_BASE | change)
+
+
+def test_labels_with_a_gap_are_refused():
+    config = BERT_BASE | {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {"0": "a", "2": "b"},
+    }
+    with pytest.raises(ConfigurationError, match="gap"):
+        find_encoder("bert").configuration(config)
+
+
+def test_odd_buckets_are_refused():
+    config = flan_t5(512, 1024, 6, 8) | {"relative_attention_num_buckets": 30}
+    with pytest.raises(ConfigurationError, match="multiple of 4"):
+        find_encoder_decoder("t5").configuration(config)

@@ -1,0 +1,86 @@
+"""Tiny encoders and encoder-decoders built as graphs, and loaded by the runtime's own back ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tiny_families import TinyEncoder, TinyEncoderDecoder
+
+from edgewise.exporter.graph.onnx_builder import OnnxBuilder
+from edgewise.exporter.graph.onnx_encoder import OnnxEncoderBuilder
+from edgewise.exporter.graph.onnx_weights import WeightFile
+from edgewise.exporter.graph.tflite_builder import Signature, TfliteBuilder
+from edgewise.exporter.graph.tflite_encoder import TfliteEncoderBuilder
+from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.runtime.backends.litert_encoder import (
+    LitertEncoderBackend,
+    LitertEncoderDecoderBackend,
+)
+from edgewise.runtime.backends.onnx_encoder import OnnxEncoderBackend, OnnxEncoderDecoderBackend
+
+CONTEXT = 64  # tokens of the decoder
+ENCODER_LENGTHS = (16, 32)
+DECODER_GRAPHS = (Signature(1, 8), Signature(1, CONTEXT), Signature(8, 0), Signature(8, CONTEXT))
+RUNTIMES = ("onnx", "tflite")
+Model = TinyEncoder | TinyEncoderDecoder
+
+
+def build(runtime: str, model: Model, folder: Path, recipe: str = "fp32") -> None:
+    """Write encoder.onnx and decoder.onnx, or model.tflite."""
+    folder.mkdir(exist_ok=True)
+    {"onnx": _build_onnx, "tflite": _build_tflite}[runtime](model, folder, Recipe.parse(recipe))
+
+
+def open_encoder(runtime: str, folder: Path) -> Any:
+    if runtime == "onnx":
+        graph = folder / "encoder.onnx"
+        return OnnxEncoderBackend(graph, threads=1, capacity=ENCODER_LENGTHS[-1])
+    return LitertEncoderBackend(folder / "model.tflite", threads=1)
+
+
+def open_encoder_decoder(runtime: str, model: TinyEncoderDecoder, folder: Path) -> Any:
+    sizes = {"capacity": CONTEXT, "vocabulary_size": model.configuration.vocabulary_size}
+    if runtime == "onnx":
+        return OnnxEncoderDecoderBackend(
+            folder / "encoder.onnx",
+            folder / "decoder.onnx",
+            threads=1,
+            slots=2,
+            source_capacity=ENCODER_LENGTHS[-1],
+            **sizes,
+        )
+    return LitertEncoderDecoderBackend(folder / "model.tflite", threads=1, slots=2, **sizes)
+
+
+def _build_onnx(model: Model, folder: Path, recipe: Recipe) -> None:
+    with WeightFile(folder / "model.onnx.data") as weights:
+        encoder = OnnxEncoderBuilder(weights, recipe)
+        _describe_encoder(model, encoder)
+        (folder / "encoder.onnx").write_bytes(encoder.finish("test").SerializeToString())
+        if isinstance(model, TinyEncoderDecoder):
+            decoder = OnnxBuilder(weights, recipe, CONTEXT)
+            model.decode(decoder)
+            (folder / "decoder.onnx").write_bytes(decoder.finish("test").SerializeToString())
+
+
+def _build_tflite(model: Model, folder: Path, recipe: Recipe) -> None:
+    file = TfliteFile()
+    weights = WeightStore(file, recipe)
+    for length in ENCODER_LENGTHS:
+        encoder = TfliteEncoderBuilder(file, weights, length)
+        _describe_encoder(model, encoder)
+        encoder.finish()
+    if isinstance(model, TinyEncoderDecoder):
+        longest = ENCODER_LENGTHS[-1]
+        for signature in DECODER_GRAPHS:
+            decoder = TfliteBuilder(file, weights, signature, CONTEXT, encoder_tokens=longest)
+            model.decode(decoder)
+            decoder.finish()
+    file.write(folder / "model.tflite")
+
+
+def _describe_encoder(model: Model, builder: Any) -> None:
+    (model.forward if isinstance(model, TinyEncoder) else model.encode)(builder)

@@ -1,0 +1,114 @@
+"""Compute with transformers what tiny encoders and encoder-decoders give, and store or compare it.
+
+Runs in an environment of its own (torch and transformers are no dependency of Edgewise):
+
+    python tests/oracle/write_states.py           # write tests/data/states/*.npz
+    python tests/oracle/write_states.py --check   # compare what is stored with a live run
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tiny_checkpoint import DATA
+from tiny_families import ENCODER_DECODERS, ENCODERS, TinyEncoder, TinyEncoderDecoder
+
+TOLERANCE = 1e-5
+OFFSETS = np.arange(-300, 301)
+
+
+def loaded(model):
+    with tempfile.TemporaryDirectory() as folder:
+        model.write(Path(folder))
+        kind = getattr(transformers, model.config["architectures"][0])
+        options = {"add_pooling_layer": False} if kind is transformers.BertModel else {}
+        network, loading = kind.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            **options,
+        )
+    for kind, names in loading.items():
+        if names:
+            raise SystemExit(f"{model.name}: transformers reports {kind}: {names}")
+    return network.eval()
+
+
+def encoder_states(name: str) -> dict[str, np.ndarray]:
+    model = TinyEncoder(name)
+    with torch.no_grad():
+        result = loaded(model)(
+            input_ids=torch.tensor(model.ids),
+            attention_mask=torch.tensor(model.mask),
+            token_type_ids=torch.tensor(model.types),
+        )
+    if "logits" in result:
+        return {"logits": result.logits.numpy()}
+    mask = torch.tensor(model.mask)[:, :, None]
+    mean = (result.last_hidden_state * mask).sum(1) / mask.sum(1)
+    return {"hidden_states": result.last_hidden_state.numpy(), "mean": mean.numpy()}
+
+
+def encoder_decoder_states(name: str) -> dict[str, np.ndarray]:
+    model = TinyEncoderDecoder(name)
+    with torch.no_grad():
+        result = loaded(model)(
+            input_ids=torch.tensor(model.ids),
+            attention_mask=torch.tensor(model.mask),
+            decoder_input_ids=torch.tensor(model.targets),
+        )
+    return {
+        "encoder_hidden_states": result.encoder_last_hidden_state.numpy(),
+        "logits": result.logits.numpy(),
+    }
+
+
+def bucket_numbers() -> dict[str, np.ndarray]:
+    """Buckets of the published function for -300 to 300, in the sizes that models have."""
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    buckets = {}
+    for bidirectional in (True, False):
+        for count, largest in ((32, 128), (16, 32)):
+            numbers = T5Attention._relative_position_bucket(
+                torch.tensor(OFFSETS), bidirectional, count, largest
+            )
+            buckets[f"{count}_{largest}_{int(bidirectional)}"] = numbers.numpy().astype(np.uint8)
+    return buckets
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args().check
+    live = {"t5_buckets": bucket_numbers()}
+    live |= {name: encoder_states(name) for name in ENCODERS}
+    live |= {name: encoder_decoder_states(name) for name in ENCODER_DECODERS}
+    worst = 0.0
+    for name, arrays in live.items():
+        path = DATA / "states" / f"{name}.npz"
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            np.savez_compressed(path, **arrays)
+            print(f"{name}: written")
+            continue
+        with np.load(path, allow_pickle=False) as stored:
+            differences = [
+                np.abs(array.astype(float) - stored[part]).max() for part, array in arrays.items()
+            ]
+        worst = max(worst, *differences)
+        print(f"{name}: largest difference {max(differences):.2g}")
+    return int(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
