@@ -30,7 +30,7 @@ from edgewise.runtime.backends.litert_graphs import Graph, bucket_for, next_grap
 from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.litert_notes import drop_notes, without_notes
 from edgewise.runtime.backends.protocol import BackendError
-from edgewise.runtime.bundle import Bundle, CacheLayout
+from edgewise.runtime.bundle import Bundle, CacheLayout, decoder_cache
 
 TOKEN_IDS = "token_ids"  # noqa: S105  # a name, no secret
 POSITIONS = "positions"
@@ -178,7 +178,7 @@ class CompiledEngine:
 
         self._library: ModuleType = compiled_model
         self._model: Any = self._load(bundle.file("graph"), threads, keep_packed=keep_packed)
-        self._names = _Names.of(bundle.manifest.cache)
+        self._names = _Names.of(decoder_cache(bundle.manifest))
         self._indices: dict[str, int] = {}
         graphs = []
         for name in self._model.get_signature_list():
@@ -334,7 +334,7 @@ class InterpreterEngine:
             ValueError: The library can not load the model.
         """
         library = interpreter_library()
-        layout = bundle.manifest.cache
+        layout = decoder_cache(bundle.manifest)
         self._names = _Names.of(layout)
         with without_notes():
             self._interpreter = library.Interpreter(

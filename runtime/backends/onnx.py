@@ -19,7 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgewise.runtime.backends.protocol import BackendError
-from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.bundle import Bundle, decoder_cache
 
 _ERRORS_ONLY = 3  # onnxruntime's logging severity
 INPUT_IDS = "input_ids"
@@ -43,7 +43,7 @@ class OnnxBackend:
             BackendError: onnxruntime can not load the graph.
         """
         manifest = bundle.manifest
-        layout = manifest.cache
+        layout = decoder_cache(manifest)
         self.slots = slots
         self.capacity = capacity
         self.vocabulary_size = manifest.vocabulary_size
