@@ -1,8 +1,8 @@
 """What tests of several folders share: the real model, exported once a session.
 
-When pytest runs in several processes (`pytest -n`), a file's tests stay together, for they share what
-the file makes; so do all that need the exported real model, wherever they stand. What takes longest
-comes first, that no process is left with it at the end.
+When pytest runs in several processes (`pytest -n`), a file's tests stay together, for they share
+what the file makes; so do all that need the exported real model, wherever they stand. What takes
+longest comes first, that no process is left with it at the end.
 """
 
 from __future__ import annotations
