@@ -137,9 +137,7 @@ class Connection:
 
         Args:
             timeout: The longest wait, in seconds.
-            patient: Go on waiting when nothing answers; else that is raised at once. A link that
-                breaks before it is ready is followed by another either way: a busy broker drops one
-                now and then.
+            patient: Go on waiting when nothing answers; else the first failure is raised.
 
         Returns:
             What the broker said.
@@ -147,7 +145,6 @@ class Connection:
         Raises:
             BrokerUnreachableError: If nothing answers.
             BrokerRefusedError: If the broker refuses us; waiting would not help.
-            LinkLostError: If every link broke.
         """
         deadline = time.monotonic() + timeout
         with self._state:
@@ -156,8 +153,9 @@ class Connection:
                     return self._welcome
                 if self._stopped is not None:
                     raise self._stopped
-                passing = LinkLostError | BrokerUnreachableError if patient else LinkLostError
-                if self._failure is not None and not isinstance(self._failure, passing):
+                if self._failure is not None and not (
+                    patient and isinstance(self._failure, BrokerUnreachableError | LinkLostError)
+                ):
                     raise self._failure
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
@@ -315,6 +313,7 @@ class Connection:
         link, welcome = self._dialer.open(self)
         with self._state:
             self._welcome = welcome
+            self._failure = None
         return link
 
     def _adopt(self, link: Link) -> None:
@@ -342,7 +341,6 @@ class Connection:
         logger.info("Connected to %s with MQTT %s", self._address, self.protocol)
         with self._state:
             self._ready = self._was_ready = True
-            self._failure = None
             self._state.notify_all()
         self._tell(self._on_ready)
 
