@@ -21,7 +21,7 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 
-_NOT_MODELS = frozenset({"decoder", "encoder", "encoder_decoder", "rotary"})
+_NOT_MODELS = frozenset({"decoder", "decoder_head", "encoder", "encoder_decoder", "rotary"})
 
 Family = Literal["decoder", "encoder", "encoder_decoder"]
 
@@ -147,8 +147,8 @@ def find_encoder_decoder(model_type: str) -> EncoderDecoderDefinition:
     return cast(EncoderDecoderDefinition, _find(model_type, "encoder_decoder"))
 
 
-def _module(model_type: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{model_type}")
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def _family(model_type: str) -> Family:
@@ -157,11 +157,12 @@ def _family(model_type: str) -> Family:
 
 def _find(model_type: str, family: Family) -> ModuleType:
     known = model_types(family)
-    if model_type not in known:
+    name = model_type.replace("-", "_")  # as in "phi-msft"; a module's name has no hyphen
+    if name not in known:
         nearest = difflib.get_close_matches(model_type, known, n=1)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise UnknownModelError(
             f"no definition exists for model_type {model_type!r}; "
             f"known are {', '.join(known)}.{hint}"
         )
-    return _module(model_type)
+    return _module(name)
