@@ -21,7 +21,9 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 
-_NOT_MODELS = frozenset({"decoder", "encoder", "encoder_decoder", "rotary"})
+_NOT_MODELS = frozenset(
+    {"decoder", "encoder", "encoder_decoder", "post_norm", "post_norm_encoder", "rotary"}
+)
 
 Family = Literal["decoder", "encoder", "encoder_decoder"]
 
