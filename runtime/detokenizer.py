@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import tokenizers
 
 _ERRORS_BY_BYTE = "edgewise.replace_each_byte"
+# What `tokenizers` tidies in each word of a WordPiece text, in this order.
+_TIDIED = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"),
+    (" 'm", "'m"), (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
 
 
 class TokenizerError(EdgewiseError):
@@ -54,8 +59,8 @@ class TokenBytes:
 
         Args:
             tokenizer: With a decoder of one of the kinds byte-level (GPT-2, Llama 3, Qwen),
-                replace + byte-fallback + fuse + strip (SentencePiece: Llama 2, Gemma, Phi-3), or
-                metaspace.
+                replace + byte-fallback + fuse + strip (SentencePiece: Llama 2, Gemma, Phi-3),
+                metaspace, or WordPiece (BERT).
 
         Raises:
             TokenizerError: It has another decoder, or none.
@@ -66,7 +71,8 @@ class TokenBytes:
             for token_id, token in tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
-        self._cache: dict[int, bytes] = {}
+        self._cache: dict[tuple[int, bool], bytes] = {}
+        self._word_piece: tuple[str, bool] | None = None  # prefix of continued words, tidy
         self._byte_level: dict[str, int] | None = None
         self._replacements: list[tuple[str, str]] = []
         self._byte_fallback = False
@@ -75,17 +81,24 @@ class TokenBytes:
         self._read(_decoder_steps(tokenizer.decoder))
         self.errors = _ERRORS_BY_BYTE if self._byte_fallback else "replace"
 
-    def of(self, token_id: int) -> bytes:
-        """Return the bytes of a token; none for special tokens and ids without a token."""
-        piece = self._cache.get(token_id)
+    def of(self, token_id: int, *, first: bool = False) -> bytes:
+        """Return the bytes of a token; none for special tokens and ids without a token.
+
+        Args:
+            token_id: The token.
+            first: Whether it is the first of its text, which only WordPiece writes otherwise.
+        """
+        piece = self._cache.get((token_id, first))
         if piece is None:
-            piece = self._cache[token_id] = self._compute(token_id)
+            piece = self._cache[token_id, first] = self._compute(token_id, first)
         return piece
 
-    def _compute(self, token_id: int) -> bytes:
+    def _compute(self, token_id: int, first: bool) -> bytes:  # noqa: FBT001 - private, read at the call
         token = None if token_id in self._special else self._tokenizer.id_to_token(token_id)
         if token is None:
             return b""
+        if self._word_piece is not None:
+            return _word_piece_text(token, first, *self._word_piece).encode()
         if self._byte_level is not None:
             table = self._byte_level
             if all(character in table for character in token):
@@ -101,6 +114,10 @@ class TokenBytes:
         kinds = [step["type"] for step in steps]
         if kinds == ["ByteLevel"]:
             self._byte_level = _byte_level_table()
+            return
+        if kinds == ["WordPiece"]:
+            (step,) = steps
+            self._word_piece = (step["prefix"], step["cleanup"])
             return
         if kinds == ["Metaspace"]:
             (step,) = steps
@@ -126,6 +143,14 @@ class TokenBytes:
                 self.stripped_at_start = (step["content"], step["start"])
 
 
+def _word_piece_text(token: str, first: bool, prefix: str, tidy: bool) -> str:  # noqa: FBT001 - as above
+    if not first:
+        token = token.removeprefix(prefix) if token.startswith(prefix) else f" {token}"
+    for old, new in _TIDIED if tidy else ():
+        token = token.replace(old, new)
+    return token
+
+
 def _decoder_steps(decoder: Any) -> list[dict[str, Any]]:
     if decoder is None:
         return []
@@ -143,7 +168,7 @@ def _decoder_steps(decoder: Any) -> list[dict[str, Any]]:
 def _unknown_decoder(kinds: list[str]) -> TokenizerError:
     return TokenizerError(
         f"the tokenizer's decoder is {' + '.join(kinds) or 'absent'}; accepted: ByteLevel,"
-        " Metaspace, or Replace + ByteFallback + Fuse + Strip (of the start)"
+        " Metaspace, WordPiece, or Replace + ByteFallback + Fuse + Strip (of the start)"
     )
 
 
@@ -162,12 +187,14 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(token_bytes.errors)
         self._strip_character, self._strip_left = token_bytes.stripped_at_start
         self._drop = token_bytes.dropped_in_first
+        self._first = not continues
         if continues:
             self._strip_left, self._drop = 0, None
 
     def push(self, token_id: int) -> str:
         """Take the next id and return the text that is complete now, maybe none."""
-        piece = self._token_bytes.of(token_id)
+        piece = self._token_bytes.of(token_id, first=self._first)
+        self._first = self._first and not piece
         if self._drop is not None and piece:
             piece = piece.replace(self._drop.encode(), b"")
             self._drop = None

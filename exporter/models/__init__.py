@@ -3,7 +3,8 @@
 Adding a model is adding a file here that offers what its family does; no other file changes. A
 decoder offers ``configuration``, ``tensors``, ``ignored`` and ``forward`` as ``llama.py`` does. An
 encoder says so by ``FAMILY`` and offers the same over an ``EncoderBuilder``, as ``bert.py`` does;
-an encoder-decoder offers ``encode`` and ``decode``, as ``t5.py`` does.
+an encoder-decoder offers ``encode`` and ``decode``, as ``t5.py`` does. What models share stands in
+files that declare no ``tensors``: these are no models.
 """
 
 from __future__ import annotations
@@ -20,10 +21,6 @@ from edgewise.exporter.graph.protocol import EncoderBuilder, GraphBuilder, Weigh
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
-
-_NOT_MODELS = frozenset(
-    {"decoder", "encoder", "encoder_decoder", "post_norm", "post_norm_encoder", "rotary"}
-)
 
 Family = Literal["decoder", "encoder", "encoder_decoder"]
 
@@ -118,8 +115,9 @@ class EncoderDecoderDefinition(Protocol):
 
 def model_types(family: Family = "decoder") -> tuple[str, ...]:
     """Return every ``model_type`` of a family that has a definition, sorted."""
-    names = {module.name for module in pkgutil.iter_modules(__path__)} - _NOT_MODELS
-    return tuple(sorted(name for name in names if _family(name) == family))
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    models = (name for name in names if hasattr(_module(name), "tensors"))
+    return tuple(sorted(name for name in models if _family(name) == family))
 
 
 def find_model(model_type: str) -> ModelDefinition:
@@ -149,8 +147,8 @@ def find_encoder_decoder(model_type: str) -> EncoderDecoderDefinition:
     return cast(EncoderDecoderDefinition, _find(model_type, "encoder_decoder"))
 
 
-def _module(model_type: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{model_type}")
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
 
 
 def _family(model_type: str) -> Family:
@@ -159,11 +157,12 @@ def _family(model_type: str) -> Family:
 
 def _find(model_type: str, family: Family) -> ModuleType:
     known = model_types(family)
-    if model_type not in known:
+    name = model_type.replace("-", "_")  # as in "phi-msft"; a module's name has no hyphen
+    if name not in known:
         nearest = difflib.get_close_matches(model_type, known, n=1)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise UnknownModelError(
             f"no definition exists for model_type {model_type!r}; "
             f"known are {', '.join(known)}.{hint}"
         )
-    return _module(model_type)
+    return _module(name)

@@ -10,21 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.litert import (
-    LAST_TOKEN,
-    LOGITS,
-    POSITIONS,
-    TOKEN_IDS,
-    interpreter_library,
-)
+from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS, TOKEN_IDS
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
+from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.backends.protocol import BackendError, check_length
+from edgewise.runtime.bundle import Bundle
 
 TOKEN_COUNT = "token_count"  # noqa: S105 - a name, no secret
 TOKEN_TYPES = "token_types"  # noqa: S105 - a name, no secret
@@ -85,6 +81,23 @@ class LitertEncoderBackend:
         self._model: _Model | None = _Model(graph, threads)
         self._lengths = _encoder_lengths(self._model)
         self.capacity = self._lengths[-1]
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, threads: int, capacity: int | None = None) -> Self:
+        """Load a bundle of the family "encoder".
+
+        Args:
+            bundle: An opened bundle with ``runtime`` "tflite".
+            threads: Threads that compute one call.
+            capacity: Tokens that a sequence may have; None: all that the bundle allows.
+
+        Raises:
+            BackendError: LiteRT can not load the file.
+        """
+        backend = cls(bundle.file("graph"), threads=threads)
+        if capacity is not None:
+            backend.capacity = min(capacity, backend.capacity)
+        return backend
 
     def encode(
         self,
@@ -156,6 +169,30 @@ class LitertEncoderDecoderBackend:
         }
         self._sources: list[dict[str, Array] | None] = [None] * slots
         self.vocabulary_size = vocabulary_size
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int | None = None
+    ) -> Self:
+        """Load a bundle of the family "encoder_decoder".
+
+        Args:
+            bundle: An opened bundle with ``runtime`` "tflite".
+            threads: Threads that compute one call.
+            slots: Sequences that can be held at once.
+            capacity: Tokens that each slot can hold; None: all that the bundle allows.
+
+        Raises:
+            BackendError: LiteRT can not load the file, or none of its graphs has such a cache.
+        """
+        manifest = bundle.manifest
+        return cls(
+            bundle.file("graph"),
+            threads=threads,
+            slots=slots,
+            capacity=manifest.context_length if capacity is None else capacity,
+            vocabulary_size=manifest.vocabulary_size,
+        )
 
     def read_source(
         self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]

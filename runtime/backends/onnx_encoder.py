@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.backends.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, open_session
 from edgewise.runtime.backends.protocol import BackendError, check_length
+from edgewise.runtime.bundle import Bundle
 
 TOKEN_TYPES = "token_type_ids"  # noqa: S105 - a name, no secret
 ENCODER_MASK = "encoder_attention_mask"
@@ -42,6 +43,22 @@ class OnnxEncoderBackend:
         self._session: Any = open_session(graph, threads=threads)
         self._inputs = {item.name for item in self._session.get_inputs()}
         self._outputs = [item.name for item in self._session.get_outputs()]
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, threads: int, capacity: int | None = None) -> Self:
+        """Load a bundle of the family "encoder".
+
+        Args:
+            bundle: An opened bundle with ``runtime`` "onnx".
+            threads: Threads that compute one call.
+            capacity: Tokens that a sequence may have; None: all that the bundle allows.
+
+        Raises:
+            BackendError: onnxruntime can not load the graph.
+        """
+        longest = bundle.manifest.context_length
+        capacity = longest if capacity is None else min(capacity, longest)
+        return cls(bundle.file("graph"), threads=threads, capacity=capacity)
 
     def encode(
         self,
@@ -132,6 +149,32 @@ class OnnxEncoderDecoderBackend:
             if item.name.startswith(PAST_PREFIX)
         }
         self._sources: list[_Source] = []
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int | None = None
+    ) -> Self:
+        """Load a bundle of the family "encoder_decoder".
+
+        Args:
+            bundle: An opened bundle with ``runtime`` "onnx".
+            threads: Threads that compute one call.
+            slots: Sequences that can be held at once.
+            capacity: Tokens that each slot can hold; None: all that the bundle allows.
+
+        Raises:
+            BackendError: onnxruntime can not load a graph.
+        """
+        manifest = bundle.manifest
+        return cls(
+            bundle.file("encoder"),
+            bundle.file("graph"),
+            threads=threads,
+            slots=slots,
+            capacity=manifest.context_length if capacity is None else capacity,
+            source_capacity=manifest.source_length or manifest.context_length,
+            vocabulary_size=manifest.vocabulary_size,
+        )
 
     def read_source(
         self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]

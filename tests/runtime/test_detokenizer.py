@@ -150,11 +150,27 @@ def test_metaspace():
             assert "".join(pieces(inner, ids)) == inner.decode(ids)
 
 
+@pytest.mark.parametrize("cleanup", [True, False])
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.integers(0, 22), max_size=12))
+def test_any_ids_of_word_pieces(cleanup, ids):
+    words = ["[SEP]", "##ing", "##s", "walk", ".", "?", "!", ",", "'", "n't", "'m", "do not"]
+    words += ["'s", "'ve", "'re", "##.", "## . x", "é", "東", "a ' b", "#", "##"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    inner = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[SEP]"))  # noqa: S106 - a token, no secret
+    inner.decoder = decoders.WordPiece(cleanup=cleanup)
+    inner.add_special_tokens(["[SEP]"])
+    text = inner.decode(ids)
+    assert "".join(pieces(inner, ids)) == text
+    before = inner.decode([3])
+    assert before + "".join(pieces(inner, ids, continues=True)) == inner.decode([3, *ids])
+
+
 @pytest.mark.parametrize(
     ("decoder", "match"),
     [
         (None, "decoder is absent"),
-        (decoders.WordPiece(), "decoder is WordPiece; accepted: ByteLevel"),
+        (decoders.CTC(), "decoder is CTC; accepted: ByteLevel"),
         (decoders.Sequence([decoders.ByteLevel(), decoders.Fuse()]), r"ByteLevel \+ Fuse"),
         (decoders.Sequence([decoders.Strip(" ", 1, 0), decoders.Fuse()]), r"Strip \+ Fuse"),
         (decoders.Sequence([decoders.Fuse(), decoders.Strip(" ", 1, 1)]), "at the end"),
