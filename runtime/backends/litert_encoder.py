@@ -15,14 +15,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.litert import (
-    LAST_TOKEN,
-    LOGITS,
-    POSITIONS,
-    TOKEN_IDS,
-    interpreter_library,
-)
+from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS, TOKEN_IDS
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
+from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle
