@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tiny_checkpoint import DATA, ArraySource, random_tensor
 
 from edgewise.exporter.graph.protocol import EncoderBuilder, GraphBuilder, Weight
-from edgewise.exporter.models import find_encoder, find_encoder_decoder
+from edgewise.exporter.models import find_model
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.exporter.quantize.streaming import quantize_tensors
 
@@ -86,8 +86,7 @@ class TinyFamilyModel:
         self.name = name
         self.content: dict[str, Any] = json.loads((DATA / folder / f"{name}.json").read_text())
         self.config = self.content["config"] | dict(changes or {})
-        find: Any = find_encoder if folder == "encoders" else find_encoder_decoder
-        self.definition = find(self.config["model_type"])
+        self.definition: Any = find_model(self.config["model_type"])
         self.configuration = self.definition.configuration(self.config)
         self.specifications = self.definition.tensors(self.configuration)
         self.arrays = {
