@@ -22,7 +22,7 @@ from edgewise.runtime.backends.onnx import (
     open_session,
 )
 from edgewise.runtime.backends.page_release import release_pages
-from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.backends.read_sources import ReadSources, Sources
 from edgewise.runtime.bundle import Bundle
 
@@ -74,6 +74,7 @@ class OnnxEncoderBackend:
         token_types: NDArray[np.int64] | None = None,
     ) -> Mapping[str, NDArray[np.float32]]:
         """See ``EncoderBackend``."""
+        check_length(token_ids.shape[1], self.capacity)
         types = np.zeros_like(token_ids) if token_types is None else token_types
         feeds = {
             INPUT_IDS: token_ids,
