@@ -42,8 +42,10 @@ def inspect(*, bundle: Path, verify_hashes: bool, as_json: bool) -> None:
 
 
 def cache_bytes_per_token(manifest: Manifest) -> int:
-    """Return what one token adds to the key/value cache, in bytes."""
+    """Return what one token adds to the key/value cache, in bytes; an encoder keeps none."""
     cache = manifest.cache
+    if cache is None:
+        return 0
     elements = 2 * cache.layers * cache.key_value_heads * cache.head_size  # keys and values
     return elements * ELEMENT_BYTES[cache.dtype]
 
@@ -71,7 +73,7 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
             ("architecture", manifest.architecture),
             ("parameters", figures.parameters(manifest.parameters)),
             ("vocabulary", f"{manifest.vocabulary_size} tokens"),
-            ("task", manifest.task),
+            ("tasks", ", ".join(manifest.tasks)),
             ("from", _origin(manifest)),
             ("license", manifest.origin.license or "not stated"),
         ],
@@ -105,6 +107,9 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
 
 def _show_cache(manifest: Manifest) -> None:
     cache = manifest.cache
+    if cache is None:
+        console.write_section("cache", [("context", f"{manifest.context_length} tokens")])
+        return
     per_token = cache_bytes_per_token(manifest)
     console.write_section(
         "cache",

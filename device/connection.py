@@ -137,7 +137,9 @@ class Connection:
 
         Args:
             timeout: The longest wait, in seconds.
-            patient: Go on waiting when nothing answers; else the first failure is raised.
+            patient: Go on waiting when nothing answers; else that is raised at once. A link that
+                breaks before it is ready is followed by another either way: a busy broker drops one
+                now and then.
 
         Returns:
             What the broker said.
@@ -145,6 +147,7 @@ class Connection:
         Raises:
             BrokerUnreachableError: If nothing answers.
             BrokerRefusedError: If the broker refuses us; waiting would not help.
+            LinkLostError: If every link broke.
         """
         deadline = time.monotonic() + timeout
         with self._state:
@@ -153,9 +156,8 @@ class Connection:
                     return self._welcome
                 if self._stopped is not None:
                     raise self._stopped
-                if self._failure is not None and not (
-                    patient and isinstance(self._failure, BrokerUnreachableError | LinkLostError)
-                ):
+                passing = LinkLostError | BrokerUnreachableError if patient else LinkLostError
+                if self._failure is not None and not isinstance(self._failure, passing):
                     raise self._failure
                 remaining = deadline - time.monotonic()
                 if remaining <= 0:
@@ -313,7 +315,6 @@ class Connection:
         link, welcome = self._dialer.open(self)
         with self._state:
             self._welcome = welcome
-            self._failure = None
         return link
 
     def _adopt(self, link: Link) -> None:
@@ -341,6 +342,7 @@ class Connection:
         logger.info("Connected to %s with MQTT %s", self._address, self.protocol)
         with self._state:
             self._ready = self._was_ready = True
+            self._failure = None
             self._state.notify_all()
         self._tell(self._on_ready)
 

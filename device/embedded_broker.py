@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgewise.device.errors import DeviceError
@@ -30,6 +31,21 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+class _Subscriptions(dict[str, Any]):
+    """amqtt's table of subscriptions, that may change while a loop over it waits.
+
+    amqtt 0.12 sends retained messages and broadcasts inside loops over its table. A filter that
+    comes or goes meanwhile (every second it forgets those of clients that left) ended the loop with
+    a RuntimeError, and with it the connection of whoever was just being welcomed.
+    """
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(super().__iter__()))
+
+    def items(self) -> Any:  # what dict gives has no public name
+        return dict(super().items()).items()
 
 
 class EmbeddedBroker:
@@ -99,6 +115,7 @@ class EmbeddedBroker:
                 },
             }
         )
+        broker._subscriptions = _Subscriptions()  # private, for want of a public way
         await broker.start()
         return broker
 

@@ -55,7 +55,8 @@ def describe(
         model_id=plan.model_id,
         architecture=plan.architecture,
         parameters=plan.parameters,
-        task="generate",
+        family="decoder",
+        tasks=("generate",),
         runtime=plan.runtime,
         recipe=str(plan.recipe),
         formats=plan.formats,
@@ -69,6 +70,7 @@ def describe(
         ),
         context_length=plan.context_length,
         vocabulary_size=configuration.vocabulary_size,
+        sampled_vocabulary=_sampled_vocabulary(checkpoint.tokenizer, configuration.vocabulary_size),
         cache=CacheLayout(
             layers=configuration.layers,
             key_value_heads=configuration.key_value_heads,
@@ -80,6 +82,7 @@ def describe(
             present_value_name=target.NAMES.present[1],
         ),
         inputs=target.NAMES.inputs,
+        outputs=target.NAMES.outputs,
         files=files,
         tokens=tokens,
         probes=(),
@@ -91,6 +94,12 @@ def describe(
         verification=None,
     )
     return replace(manifest, probes=_probes(checkpoint.tokenizer, manifest))
+
+
+def _sampled_vocabulary(files: TokenizerFiles, vocabulary_size: int) -> int:
+    """Return where the rows begin that pad a vocabulary to a size that suits a machine."""
+    ids = tokenizers.Tokenizer.from_str(files.tokenizer_json).get_vocab(with_added_tokens=True)
+    return min(max(ids.values(), default=0) + 1, vocabulary_size)
 
 
 def special_tokens(files: TokenizerFiles) -> SpecialTokens:

@@ -17,21 +17,24 @@ from pathlib import Path
 
 from edgewise.common.files import sha256_of_file, write_atomically
 from edgewise.runtime.manifest import (
-    CACHE_AXES,
-    FILE_ROLES,
-    FORMAT_VERSION,
     SAMPLE_MOMENT,
     BundleError,
     BundleFile,
     CacheLayout,
     ChatSample,
+    Family,
+    ImageLayout,
     Manifest,
     Origin,
     SpecialTokens,
+    Task,
     TokenizerProbe,
+    decoder_cache,
     manifest_from_json,
     manifest_to_json,
 )
+from edgewise.runtime.manifest_checks import CACHE_AXES, FILE_ROLES
+from edgewise.runtime.manifest_versions import FORMAT_VERSION
 from edgewise.runtime.options import SamplingDefaults
 
 __all__ = [
@@ -45,11 +48,15 @@ __all__ = [
     "BundleFile",
     "CacheLayout",
     "ChatSample",
+    "Family",
+    "ImageLayout",
     "Manifest",
     "Origin",
     "SamplingDefaults",
     "SpecialTokens",
+    "Task",
     "TokenizerProbe",
+    "decoder_cache",
     "describe_file",
     "open_bundle",
     "write_manifest",

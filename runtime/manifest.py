@@ -1,41 +1,33 @@
 """What a bundle says of itself: ``manifest.json``, the hinge between exporter and runtime.
 
 Workflow: the exporter builds a `Manifest` and writes `manifest_to_json`; the device reads the bytes
-with `manifest_from_json`. Both run the same checks, so that a contradiction is found where it is
-made. What the runtime needs and the graph does not say stands here; the runtime guesses nothing.
+with `manifest_from_json`. Both run the same checks (manifest_checks.py), so that a contradiction is
+found where it is made. What the runtime needs and the graph does not say stands here; the runtime
+guesses nothing.
 
 Rules: standard library only (the exporter, a server and a board all read it). Every fault is listed
 in one error. A field is added, renamed or given a new meaning only with a new FORMAT_VERSION;
-bundles of every older version stay readable.
+manifests of every older version are converted while they are read (manifest_versions.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.runtime.options import GenerationOptions, OptionsError, SamplingDefaults
+from edgewise.runtime.manifest_checks import CACHE_AXES, contradictions
+from edgewise.runtime.manifest_versions import FORMAT_VERSION, converted
+from edgewise.runtime.options import SamplingDefaults
 from edgewise.runtime.strict_json import decode_object, read_dataclass
 
-FORMAT_VERSION = 1
-CACHE_AXES = ("batch", "key_value_head", "position", "head_size")
-FILE_ROLES = (
-    "graph",
-    "weights",
-    "tokenizer",
-    "tokenizer_config",
-    "chat_template",
-    "genai_config",
-)
-REQUIRED_ROLES = ("graph", "tokenizer")
 SAMPLE_MOMENT = "2026-01-01T12:00:00"  # ISO 8601 local time, for templates that print the date
 
+Family = Literal["decoder", "encoder", "encoder_decoder", "vision_language"]
+Task = Literal["generate", "score", "fill-mask", "classify", "token-classify", "embed"]
 CacheType = Literal["float32", "float16", "int8"]
 RuntimeName = Literal[
     "onnx", "tflite", "litertlm", "fake"
@@ -76,7 +68,7 @@ class CacheLayout:
 class BundleFile:
     """One file of the bundle, besides the manifest itself."""
 
-    role: str  # one of FILE_ROLES, each at most once
+    role: str  # one of manifest_checks.FILE_ROLES, each at most once
     path: str  # relative to the bundle's folder, "/" between parts
     bytes: int
     sha256: str  # 64 lower-case hexadecimal digits
@@ -86,12 +78,16 @@ class BundleFile:
 class SpecialTokens:
     """Token ids (and texts) with a function; None where the model has no such token."""
 
-    beginning: int | None
-    end: tuple[int, ...]  # any of them ends a generation
+    beginning: int | None  # an encoder's stands before every text, such as [CLS]
+    end: tuple[int, ...]  # any of them ends a generation; the first one ends a source
     padding: int | None
     add_beginning: bool  # whether plain encoding puts `beginning` first
     beginning_text: str | None  # `bos_token` of the chat template
     end_text: str | None  # `eos_token` of the chat template
+    start: int | None = None  # what the decoder of an encoder-decoder begins with
+    mask: int | None = None  # stands for a word to be guessed
+    separator: int | None = None  # behind every text that an encoder reads, such as [SEP]
+    separators_between: int = 1  # between two texts that an encoder reads together
 
 
 @dataclass(frozen=True)
@@ -116,6 +112,18 @@ class ChatSample:
 
 
 @dataclass(frozen=True)
+class ImageLayout:
+    """How an image becomes what the vision graph takes, and where it stands in a prompt."""
+
+    size: int  # pixels, both width and height
+    mean: tuple[float, ...]  # of red, green and blue from 0 to 1; subtracted
+    std: tuple[float, ...]  # of red, green and blue; what is left is divided by it
+    padding: Literal["mean"]  # bars that make it a square have the colour int(255 * mean)
+    tokens: int  # positions of the context that an image takes
+    marker: str = "<image>"  # what the image replaces in a prompt
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The whole of manifest.json. Raises `BundleError` when its fields contradict each other."""
 
@@ -123,20 +131,28 @@ class Manifest:
     model_id: str
     architecture: str  # model_type of the Hugging Face config, e.g. "llama"
     parameters: int  # weights, tied ones counted once
-    task: Literal["generate"]
+    family: Family
+    tasks: tuple[Task, ...]  # what it can do, the first unless asked for another
     runtime: RuntimeName
     recipe: str
     formats: Mapping[str, str]  # layer role -> weight format, e.g. "mlp" -> "int4-block32"
     profile: str  # the board it was exported for
     origin: Origin
-    context_length: int  # tokens, prompt and answer together
-    vocabulary_size: int  # rows of the logits
-    cache: CacheLayout
-    inputs: tuple[str, ...]  # graph inputs other than the cache
+    context_length: int  # tokens: prompt and answer, an encoder's text, an encoder-decoder's answer
+    source_length: int | None = None  # tokens that an encoder-decoder reads
+    vocabulary_size: int  # token ids that it knows, rows of its embedding
+    sampled_vocabulary: int  # ids from here on are padding rows and never an answer
+    cache: CacheLayout | None  # None: an encoder; an encoder-decoder's is of its own tokens
+    inputs: tuple[str, ...]  # inputs of "graph" other than the cache
+    outputs: tuple[str, ...]  # its results other than the cache
+    labels: tuple[str, ...] = ()  # what a classifier's logits mean, in their order
+    pooling: Literal["mean", "first"] | None = None  # states that make the vector of a text
+    image: ImageLayout | None = None
     files: tuple[BundleFile, ...]
     tokens: SpecialTokens
     probes: tuple[TokenizerProbe, ...]
     chat: ChatSample | None  # None: the bundle has no chat template
+    stop: tuple[str, ...] = ()  # texts that end an answer and are not part of it
     defaults: SamplingDefaults
     threads: int  # for the profile's board; the runtime takes no more than there are cores
     execution_providers: tuple[str, ...]  # onnxruntime's names, the preferred first
@@ -144,8 +160,22 @@ class Manifest:
     verification: Mapping[str, object] | None  # the exporter's figures; None: not verified
 
     def __post_init__(self) -> None:
-        if problems := list(_contradictions(self)):
+        if problems := list(contradictions(self)):
             raise BundleError(f"the manifest contradicts itself: {'; '.join(problems)}")
+
+
+def decoder_cache(manifest: Manifest) -> CacheLayout:
+    """Return the layout of the cache, for what can not do without one.
+
+    Raises:
+        BundleError: The bundle is an encoder's.
+    """
+    if manifest.cache is None:
+        raise BundleError(
+            f"the bundle of {manifest.model_id} is an encoder, which keeps no cache and generates "
+            f"nothing; it was made to {', '.join(manifest.tasks)}"
+        )
+    return manifest.cache
 
 
 def manifest_to_json(manifest: Manifest) -> bytes:
@@ -178,10 +208,11 @@ def manifest_from_json(content: bytes, where: str) -> Manifest:
     _check_version(value.get("format_version"), where)
     problems: list[str] = []
     try:
-        manifest = read_dataclass(Manifest, value, "manifest", problems)
+        current = converted(value, "manifest", problems)
+        manifest = read_dataclass(Manifest, current, "manifest", problems)
     except BundleError as error:
         raise BundleError(f"{where} is not usable: {error}; export the bundle again") from error
-    if manifest is None:
+    if manifest is None or problems:
         raise BundleError(f"{where} is not usable: {'; '.join(problems)}; export the bundle again")
     return manifest
 
@@ -197,89 +228,3 @@ def _check_version(version: object, where: str) -> None:
             f"{where} has the format version {version}, this Edgewise reads up to"
             f" {FORMAT_VERSION}: upgrade it (pip install --upgrade edgewise)"
         )
-
-
-def is_safe_path(path: str) -> bool:
-    """Tell whether a path is relative, in normal form, and stays below the folder it starts in."""
-    parts = path.split("/")
-    return (
-        not any(part in {"", ".", ".."} for part in parts)
-        and not re.search(r"[\x00-\x1f\\:]", path)
-        and path != "manifest.json"
-    )
-
-
-def _contradictions(manifest: Manifest) -> Iterator[str]:
-    if not 1 <= manifest.format_version <= FORMAT_VERSION:
-        yield f"format_version is {manifest.format_version}, accepted: 1 to {FORMAT_VERSION}"
-    cache = manifest.cache
-    counts = {
-        "parameters": manifest.parameters,
-        "context_length": manifest.context_length,
-        "vocabulary_size": manifest.vocabulary_size,
-        "threads": manifest.threads,
-        "cache.layers": cache.layers,
-        "cache.key_value_heads": cache.key_value_heads,
-        "cache.head_size": cache.head_size,
-    }
-    for name, count in counts.items():
-        if count < 1:
-            yield f"{name} is {count}, it must be at least 1"
-    for name in ("model_id", "architecture", "recipe", "profile"):
-        if not getattr(manifest, name):
-            yield f"{name} is empty"
-    if tuple(cache.axes) != CACHE_AXES:
-        yield f"cache.axes is {list(cache.axes)}, accepted: {list(CACHE_AXES)}"
-    for name in ("past_key_name", "past_value_name", "present_key_name", "present_value_name"):
-        if getattr(cache, name).count("{layer}") != 1:
-            yield f"cache.{name} must hold {{layer}} once"
-    if not manifest.inputs or len(set(manifest.inputs)) != len(manifest.inputs):
-        yield "inputs must name at least one graph input, each once"
-    yield from _file_faults(manifest.files)
-    yield from _token_faults(manifest)
-    try:
-        GenerationOptions(**dataclasses.asdict(manifest.defaults))
-    except OptionsError as error:
-        yield f"in defaults, {error}"
-    has_template = any(file.role == "chat_template" for file in manifest.files)
-    if has_template and manifest.chat is None:
-        yield "there is a chat_template file but no chat sample"
-    if manifest.chat is not None and not has_template:
-        yield "there is a chat sample but no file with the role chat_template"
-
-
-def _file_faults(files: tuple[BundleFile, ...]) -> Iterator[str]:
-    roles = Counter(file.role for file in files)
-    paths = Counter(file.path for file in files)
-    for role, count in roles.items():
-        if role not in FILE_ROLES:
-            yield f"the file role {role!r} is unknown, accepted: {', '.join(FILE_ROLES)}"
-        if count > 1:
-            yield f"{count} files have the role {role}"
-    for role in REQUIRED_ROLES:
-        if role not in roles:
-            yield f"no file has the role {role}"
-    for path, count in paths.items():
-        if count > 1:
-            yield f"the file {path!r} is listed {count} times"
-        if not is_safe_path(path):
-            yield f"the file path {path!r} is not relative or leads out of the bundle"
-    for file in files:
-        if file.bytes < 0:
-            yield f"{file.path} has {file.bytes} bytes"
-        if not re.fullmatch("[0-9a-f]{64}", file.sha256):
-            yield f"the sha256 of {file.path} is not 64 lower-case hexadecimal digits"
-
-
-def _token_faults(manifest: Manifest) -> Iterator[str]:
-    tokens = manifest.tokens
-    named = {"beginning": tokens.beginning, "padding": tokens.padding}
-    named |= {f"end[{index}]": token for index, token in enumerate(tokens.end)}
-    for index, probe in enumerate(manifest.probes):
-        named[f"probes[{index}] (smallest)"] = min(probe.ids, default=None)
-        named[f"probes[{index}] (largest)"] = max(probe.ids, default=None)
-    for name, token in named.items():
-        if token is not None and not 0 <= token < manifest.vocabulary_size:
-            yield f"{name} is token {token}, the vocabulary has {manifest.vocabulary_size}"
-    if tokens.add_beginning and tokens.beginning is None:
-        yield "tokens.add_beginning is true but there is no beginning token"

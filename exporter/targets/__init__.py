@@ -34,6 +34,7 @@ class GraphNames:
     inputs: tuple[str, ...]  # other than the cache
     past: tuple[str, str]  # keys and values
     present: tuple[str, str]
+    outputs: tuple[str, ...] = ("logits",)  # other than the cache
 
 
 class Target(Protocol):

@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from edgewise.runtime.backends.fake import FakeGraph
 from edgewise.runtime.bundle import (
+    FORMAT_VERSION,
     CacheLayout,
     ChatSample,
     Manifest,
@@ -71,11 +72,12 @@ def write_fake_bundle(
         files.append(("chat_template", "chat_template.jinja"))
     probe = "Zürich <|end|>"
     manifest = Manifest(
-        format_version=1,
+        format_version=FORMAT_VERSION,
         model_id="fake",
         architecture="fake",
         parameters=1,
-        task="generate",
+        family="decoder",
+        tasks=("generate",),
         runtime="fake",
         recipe="fp32",
         formats={},
@@ -83,8 +85,10 @@ def write_fake_bundle(
         origin=Origin("folder", "fake", None, "safetensors", None),
         context_length=context_length,
         vocabulary_size=tokenizer.get_vocab_size(),
+        sampled_vocabulary=tokenizer.get_vocab_size(),
         cache=CacheLayout(1, 1, 1, "float32"),
         inputs=("input_ids",),
+        outputs=("logits",),
         files=tuple(describe_file(folder, role, path) for role, path in files),
         tokens=SpecialTokens(
             beginning=None,

@@ -10,21 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.litert import (
-    LAST_TOKEN,
-    LOGITS,
-    POSITIONS,
-    TOKEN_IDS,
-    interpreter_library,
-)
+from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS, TOKEN_IDS
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
+from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_notes import without_notes
-from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.backends.page_release import release_pages
+from edgewise.runtime.backends.protocol import BackendError, check_length
+from edgewise.runtime.bundle import Bundle
 
 TOKEN_COUNT = "token_count"  # noqa: S105 - a name, no secret
 TOKEN_TYPES = "token_types"  # noqa: S105 - a name, no secret
@@ -86,6 +83,23 @@ class LitertEncoderBackend:
         self._lengths = _encoder_lengths(self._model)
         self.capacity = self._lengths[-1]
 
+    @classmethod
+    def open(cls, bundle: Bundle, *, threads: int, capacity: int | None = None) -> Self:
+        """Load a bundle of the family "encoder".
+
+        Args:
+            bundle: An opened bundle with ``runtime`` "tflite".
+            threads: Threads that compute one call.
+            capacity: Tokens that a sequence may have; None: all that the bundle allows.
+
+        Raises:
+            BackendError: LiteRT can not load the file.
+        """
+        backend = cls(bundle.file("graph"), threads=threads)
+        if capacity is not None:
+            backend.capacity = min(capacity, backend.capacity)
+        return backend
+
     def encode(
         self,
         token_ids: NDArray[np.int64],
@@ -95,6 +109,7 @@ class LitertEncoderBackend:
         """See ``EncoderBackend``."""
         if self._model is None:
             raise ValueError("the back end is closed")
+        check_length(int(counts.max()), self.capacity)
         rows = []
         for row, count in enumerate(counts.tolist()):
             length = next(length for length in self._lengths if length >= count)
@@ -116,6 +131,8 @@ class LitertEncoderBackend:
 
 class LitertEncoderDecoderBackend:
     """Fulfils ``EncoderDecoderBackend`` with LiteRT."""
+
+    rows_share_work = False
 
     def __init__(
         self, graph: Path, *, threads: int, slots: int = 1, capacity: int, vocabulary_size: int
@@ -156,12 +173,37 @@ class LitertEncoderDecoderBackend:
         self._sources: list[dict[str, Array] | None] = [None] * slots
         self.vocabulary_size = vocabulary_size
 
+    @classmethod
+    def open(
+        cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int | None = None
+    ) -> Self:
+        """Load a bundle of the family "encoder_decoder".
+
+        Args:
+            bundle: An opened bundle with ``runtime`` "tflite".
+            threads: Threads that compute one call.
+            slots: Sequences that can be held at once.
+            capacity: Tokens that each slot can hold; None: all that the bundle allows.
+
+        Raises:
+            BackendError: LiteRT can not load the file, or none of its graphs has such a cache.
+        """
+        manifest = bundle.manifest
+        return cls(
+            bundle.file("graph"),
+            threads=threads,
+            slots=slots,
+            capacity=manifest.context_length if capacity is None else capacity,
+            vocabulary_size=manifest.vocabulary_size,
+        )
+
     def read_source(
         self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]
     ) -> None:
         """See ``EncoderDecoderBackend``."""
         if self._model is None:
             raise ValueError("the back end is closed")
+        check_length(int(counts.max()), self.source_capacity)
         for row, count in enumerate(counts.tolist()):
             feeds = {
                 TOKEN_IDS: _padded(token_ids[row, :count], self.source_capacity),
@@ -194,6 +236,24 @@ class LitertEncoderDecoderBackend:
                 past += len(chunk)
                 left = left[len(chunk) :]
         return logits
+
+    def slot_bytes(self, tokens: int) -> int:
+        """See ``Backend``; of the decoder's own cache."""
+        return sum(
+            cache[0, :, :, : min(tokens, self.capacity)].nbytes for cache in self._cache.values()
+        )
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``EncoderDecoderBackend``."""
+        for cache in self._cache.values():
+            cache[target, :, :, :length] = cache[source, :, :, :length]
+        self._sources[target] = self._sources[source]
+
+    def release(self, slot: int) -> None:
+        """See ``Backend``."""
+        for cache in self._cache.values():
+            release_pages(cache[slot])
+        self._sources[slot] = None
 
     def close(self) -> None:
         """See ``Backend``."""

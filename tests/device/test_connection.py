@@ -21,7 +21,13 @@ from edgewise.device.errors import (
     SessionTakenOverError,
 )
 from edgewise.device.outbox import Outbox, Outgoing
-from edgewise.device.transport import ConnectOptions, Incoming, Subscription, Will
+from edgewise.device.transport import (
+    ConnectOptions,
+    Incoming,
+    LinkLostError,
+    Subscription,
+    Will,
+)
 
 
 @pytest.fixture
@@ -101,7 +107,8 @@ def test_it_falls_back_where_the_broker_only_speaks_3(shared_amqtt: Any, connect
 class PaperBroker:
     """A broker that follows a script: for each packet type the bytes to answer with.
 
-    The real brokers here neither refuse subscriptions nor say that a session was taken over.
+    The real brokers here neither refuse subscriptions nor say that a session was taken over. An
+    answer that raises an OSError closes the connection.
     """
 
     def __init__(self, answer: Callable[[int, bytes], bytes]) -> None:
@@ -119,7 +126,7 @@ class PaperBroker:
                 threading.Thread(target=self._serve, args=[connection], daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError):
+        with suppress(OSError), connection:
             while header := connection.recv(1):
                 length = connection.recv(1)[0]  # no packet of these tests is over 127 bytes
                 body = connection.recv(length, socket.MSG_WAITALL) if length else b""
@@ -244,6 +251,39 @@ def test_a_patient_client_waits_for_the_broker(
         ready(connection)
     broker.start()
     assert connection.wait_until_ready(10, patient=True)
+
+
+def test_a_first_connection_that_breaks_is_made_again(connect: Any) -> None:
+    """A broker that took us and dropped us before it had granted the subscription."""
+    subscriptions = 0
+
+    def answer(kind: int, body: bytes) -> bytes:
+        nonlocal subscriptions
+        if kind == CONNECT:
+            return b"\x20\x02\x00\x00"
+        subscriptions += 1
+        if subscriptions < 3:
+            raise ConnectionAbortedError
+        return b"\x90\x03" + body[:2] + b"\x01"
+
+    with closing(PaperBroker(answer)) as broker:
+        connection = connect(broker.port, "a/b", protocol="3.1.1")
+        assert ready(connection).protocol == "3.1.1"
+        assert connection.losses == 2
+        assert len(broker.connections) == 3
+
+
+def test_a_broker_that_drops_everyone_is_said(connect: Any) -> None:
+    def answer(kind: int, _body: bytes) -> bytes:
+        if kind == CONNECT:
+            return b"\x20\x02\x00\x00"
+        raise ConnectionAbortedError
+
+    with closing(PaperBroker(answer)) as broker:
+        connection = connect(broker.port, "a/b", protocol="3.1.1")
+        with pytest.raises(LinkLostError, match="without a word from the broker"):
+            connection.wait_until_ready(0.5, patient=False)
+        assert len(broker.connections) > 1
 
 
 def login(password: str) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """The broker inside the process: starts, serves, stops, and says what is missing."""
 
+import itertools
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
@@ -9,7 +12,8 @@ from edgewise.device.broker_address import BrokerAddress
 from edgewise.device.connection import Connection
 from edgewise.device.embedded_broker import EmbeddedBroker
 from edgewise.device.errors import DeviceError
-from edgewise.device.transport import ConnectOptions
+from edgewise.device.outbox import Outgoing
+from edgewise.device.transport import ConnectOptions, Subscription
 
 
 def test_two_brokers_run_beside_each_other_on_the_loopback_address_only() -> None:
@@ -38,3 +42,28 @@ def test_without_amqtt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "amqtt.broker", None)
     with pytest.raises(DeviceError, match=r"edgewise\[demo\]"):
         EmbeddedBroker().start()
+
+
+def test_clients_that_come_all_at_once_are_all_taken() -> None:
+    """amqtt dropped whom it was just welcoming when another client brought a new filter."""
+    numbers = itertools.count()
+    with EmbeddedBroker() as broker, ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        address = BrokerAddress.parse(broker.url)
+
+        def come() -> Connection:
+            number = next(numbers)
+            connection = Connection(
+                address,
+                ConnectOptions(f"client-{number}"),
+                protocol=broker.protocol,
+                subscriptions=[Subscription(f"own/{number}"), Subscription("all/+")],
+            )
+            stack.callback(connection.close, 0.1)
+            connection.start()
+            connection.wait_until_ready(10, patient=False)
+            # What it keeps is what makes the welcome of the next clients wait.
+            assert connection.publish(Outgoing(f"all/{number}", b"x", qos=1, retain=True)).wait(10)
+            return connection
+
+        connections = [one.result() for one in [pool.submit(come) for _ in range(48)]]
+        assert [connection.losses for connection in connections] == [0] * 48

@@ -21,11 +21,12 @@ FILES = {
 
 def make_manifest(**changes: Any) -> b.Manifest:
     fields: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": 2,
         "model_id": "tiny",
         "architecture": "llama",
         "parameters": 1234,
-        "task": "generate",
+        "family": "decoder",
+        "tasks": ("generate",),
         "runtime": "onnx",
         "recipe": "int4",
         "formats": {"mlp": "int4-block32"},
@@ -33,8 +34,10 @@ def make_manifest(**changes: Any) -> b.Manifest:
         "origin": b.Origin("folder", "tiny", None, "safetensors", "apache-2.0"),
         "context_length": 64,
         "vocabulary_size": 100,
+        "sampled_vocabulary": 100,
         "cache": b.CacheLayout(2, 1, 8, "float32"),
         "inputs": ("input_ids", "attention_mask"),
+        "outputs": ("logits",),
         "files": tuple(
             b.BundleFile(role, name, len(content), hashlib.sha256(content).hexdigest())
             for role, (name, content) in FILES.items()

@@ -169,7 +169,11 @@ def test_only_what_is_needed_is_fetched_at_one_commit(filled: FakeHub, make_fold
 
 
 def test_an_older_tokenizer_is_fetched_where_there_is_no_other(filled: FakeHub) -> None:
-    older = {"vocab.json": b'{"a": 0, "<s>": 1, "</s>": 2}', "merges.txt": b"", "vocab.txt": b"x"}
+    older = {
+        "vocab.json": b'{"a": 0, "<s>": 1, "</s>": 2}',
+        "merges.txt": b"#version: 0.2\n",
+        "vocab.txt": b"x",
+    }
     filled.files |= older
     del filled.files["tokenizer.json"]
     filled.files["tokenizer_config.json"] = (

@@ -1,0 +1,61 @@
+"""Manifests of older versions: those in tests/data/manifests load for ever."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgewise.runtime.bundle import FORMAT_VERSION, BundleError, SpecialTokens
+from edgewise.runtime.manifest import manifest_from_json, manifest_to_json
+
+VERSION_1 = Path(__file__).parents[1] / "data" / "manifests" / "version_1.json"
+
+
+def test_version_1_becomes_what_version_2_says_of_the_same_bundle(manifest_maker):
+    assert manifest_from_json(VERSION_1.read_bytes(), "x") == manifest_maker()
+
+
+def test_what_was_converted_is_written_as_the_newest_version():
+    content = manifest_to_json(manifest_from_json(VERSION_1.read_bytes(), "x"))
+    written = json.loads(content)
+    assert written["format_version"] == FORMAT_VERSION == 2
+    assert "task" not in written
+    assert (written["family"], written["tasks"]) == ("decoder", ["generate"])
+    assert (written["vocabulary_size"], written["sampled_vocabulary"]) == (100, 100)
+    assert written["outputs"] == ["logits"]
+    assert written["tokens"]["separators_between"] == 1
+    for name in ("source_length", "pooling", "image"):
+        assert written[name] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "clause"),
+    [
+        ({"task": "classify"}, "family is decoder, which does not classify; accepted: generate"),
+        ({"task": 7}, "manifest.tasks[0] is 7; accepted"),
+        ({"task": None}, "manifest.tasks is missing"),
+        ({"vocabulary_size": None}, "manifest.vocabulary_size is missing"),
+        ({"tokens": [1]}, "manifest.tokens must be an object, not a list"),
+        ({"labels": ["a"]}, "manifest.labels is unknown in version 1"),
+        ({"family": "encoder"}, "manifest.family is unknown in version 1"),
+    ],
+)
+def test_faults_of_version_1_are_found(change, clause):
+    value = json.loads(VERSION_1.read_bytes()) | change
+    value = {name: field for name, field in value.items() if field is not None or name == "chat"}
+    with pytest.raises(BundleError) as caught:
+        manifest_from_json(json.dumps(value).encode(), "x")
+    assert clause in str(caught.value)
+
+
+def test_a_version_2_manifest_has_no_field_of_version_1(manifest_maker):
+    value = json.loads(manifest_to_json(manifest_maker())) | {"task": "generate"}
+    with pytest.raises(BundleError, match=r"manifest\.task is unknown"):
+        manifest_from_json(json.dumps(value).encode(), "x")
+
+
+def test_new_special_tokens_are_written_and_read(manifest_maker):
+    tokens = SpecialTokens(1, (2,), None, False, "<s>", "</s>", 3, 4, 5, 2)
+    manifest = manifest_maker(tokens=tokens)
+    assert manifest_from_json(manifest_to_json(manifest), "x") == replace(manifest, tokens=tokens)
