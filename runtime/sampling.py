@@ -20,12 +20,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.options import SamplingSettings
+
+Floating = TypeVar("Floating", np.float32, np.float64)
 
 _SMALLEST_TEMPERATURE = 1e-9  # below it only equals of the largest logit have any mass anyway
 _FIRST_SORTED = 256  # tokens that top-p sorts at first; times 8 while their mass is too small
@@ -81,8 +84,8 @@ class Sampler:
 
 
 def penalize(
-    logits: NDArray[np.float32], seen_ids: NDArray[np.int64], penalty: float
-) -> NDArray[np.float32]:
+    logits: NDArray[Floating], seen_ids: NDArray[np.int64], penalty: float
+) -> NDArray[Floating]:
     """Return a copy of the logits [vocabulary] with the repetition penalty applied once per id."""
     result = logits.copy()
     values = result[seen_ids]
