@@ -71,7 +71,7 @@ class Sampler:
             logits = penalize(logits, self._seen_ids, self._settings.repetition_penalty)
         if self._greedy:
             token = int(logits.argmax())
-            _check_largest(float(logits[token]))
+            check_largest(float(logits[token]))
         else:
             ids, weights = filtered_weights(logits, self._settings)
             bounds = np.cumsum(weights)
@@ -110,7 +110,7 @@ def filtered_weights(
         LogitsError: The largest logit is NaN or infinite.
     """
     largest = float(logits[logits.argmax()])  # argmax finds a NaN first
-    _check_largest(largest)
+    check_largest(largest)
     temperature = max(settings.temperature, _SMALLEST_TEMPERATURE)
     vocabulary = len(logits)
     if 0 < settings.top_k < vocabulary:
@@ -156,7 +156,12 @@ def _nucleus(
         count *= 8
 
 
-def _check_largest(largest: float) -> None:
+def check_largest(largest: float) -> None:
+    """Refuse logits that are no numbers.
+
+    Raises:
+        LogitsError: The largest logit is NaN or infinite.
+    """
     if not math.isfinite(largest):
         raise LogitsError(
             f"the model computed {largest} as its largest logit; its weights are damaged or their"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -26,7 +27,7 @@ from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Candidate, Generation, Piece, Statistics
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions, OptionsError, SamplingDefaults
-from edgewise.runtime.sampling import Sampler, penalize
+from edgewise.runtime.sampling import Sampler, check_largest, penalize
 from edgewise.runtime.sessions.beams import run_search
 from edgewise.runtime.sessions.decoder import collect
 from edgewise.runtime.stop import StopTexts
@@ -218,24 +219,24 @@ class SequenceSession:
         )
         token = np.empty((1, 1), np.int64)
         past = np.zeros(1, np.int32)
-        is_over = False
-        while not is_over:
+        for position in range(most):
             begin = perf_counter()
-            position = int(past[0])
             if position:
-                token[0, 0] = decoding.next_token
+                past[0] = position
                 logits = self._backend.step(0, token, past)
             else:
                 logits = self._first_logits(source_ids)
             is_last = position + 1 == most
             self._rules.restrict(logits, position, is_last=is_last)
-            if is_last and self._rules.forced_last is not None:
-                decoding.end_ids = ()  # the end is not the model's: there was no room
-            is_over = decoding.take(logits[0], most - position - 1, perf_counter() - begin)
-            past[0] += 1
+            decoding.take(logits[0], most - position - 1, perf_counter() - begin)
             decoding.publish(perf_counter() - begin)
-            while decoding.pieces:
-                yield decoding.pieces.popleft()
+            piece = decoding.pieces.popleft()
+            if is_last and self._rules.forced_last is not None:
+                piece = replace(piece, finished="length")  # the end is not the model's
+            token[0, 0] = piece.token_ids[0]
+            yield piece
+            if piece.finished is not None:
+                return
 
     def _searched(
         self, source_ids: Sequence[int], options: GenerationOptions, seconds: float
@@ -286,6 +287,7 @@ class SequenceSession:
         penalty = options.sampling(self._defaults).repetition_penalty
 
         def weigh(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+            check_largest(float(logits.max(axis=1).min()))  # a NaN comes through both
             scores = log_softmax(logits)
             if penalty != 1.0:
                 for row, token_ids in enumerate(search.active):
