@@ -21,7 +21,9 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 
-_NOT_MODELS = frozenset({"decoder", "decoder_head", "encoder", "encoder_decoder", "rotary"})
+_NOT_MODELS = frozenset(
+    {"decoder", "decoder_head", "encoder", "encoder_decoder", "rotary", "windows"}
+)
 
 Family = Literal["decoder", "encoder", "encoder_decoder"]
 

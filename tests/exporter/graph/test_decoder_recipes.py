@@ -11,10 +11,20 @@ from tiny_checkpoint import TinyModel, load_case
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 
-FAMILIES = ("phi_half_rotary", "phi_score")
+FAMILIES = (
+    "phi_half_rotary",
+    "phi_score",
+    "qwen3_tied",
+    "phi3_window",
+    "phi3_long_rope",
+    "gemma3_windows",
+    "gpt2_tied",
+    "gpt2_narrow_heads",
+    "llama_narrow_heads",
+)
 # Largest relative error of the logits. With float activations: rounding. With int8 activations:
-# measured at 0.04 and below.
-EXACT, INT8_ACTIVATIONS = 1e-4, 0.08
+# measured at 0.12 and below.
+EXACT, INT8_ACTIVATIONS = 1e-4, 0.15
 RECIPES = {
     "onnx": {
         "fp16": EXACT,
