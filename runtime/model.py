@@ -139,12 +139,18 @@ class LanguageModel:
 
         Raises:
             ChatError: Messages are malformed, the template refuses them, or there is none.
+            OptionsError: Several beams are asked for.
             ContextError: The prompt is empty or longer than the context; both numbers are given.
             ModelError: The model is closed, or (at the first ``next``) this thread has another
                 generation open.
         """
         if options is None:
             options = GenerationOptions()
+        if options.beams > 1:
+            raise OptionsError(
+                f"beams is {options.beams}; accepted by the model {self.manifest.model_id}, a"
+                " decoder: 1. Models that translate or repair a text search with more"
+            )
         begin = perf_counter()
         self._check_open()
         prompt_ids, continues = self._encode(prompt, raw=options.raw)

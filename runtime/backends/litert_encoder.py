@@ -15,16 +15,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.litert import (
-    LAST_TOKEN,
-    LOGITS,
-    POSITIONS,
-    TOKEN_IDS,
-    interpreter_library,
-)
+from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS, TOKEN_IDS
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
+from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_notes import without_notes
-from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.backends.page_release import release_pages
+from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.bundle import Bundle
 
 TOKEN_COUNT = "token_count"  # noqa: S105 - a name, no secret
@@ -113,6 +109,7 @@ class LitertEncoderBackend:
         """See ``EncoderBackend``."""
         if self._model is None:
             raise ValueError("the back end is closed")
+        check_length(int(counts.max()), self.capacity)
         rows = []
         for row, count in enumerate(counts.tolist()):
             length = next(length for length in self._lengths if length >= count)
@@ -134,6 +131,8 @@ class LitertEncoderBackend:
 
 class LitertEncoderDecoderBackend:
     """Fulfils ``EncoderDecoderBackend`` with LiteRT."""
+
+    rows_share_work = False
 
     def __init__(
         self, graph: Path, *, threads: int, slots: int = 1, capacity: int, vocabulary_size: int
@@ -204,6 +203,7 @@ class LitertEncoderDecoderBackend:
         """See ``EncoderDecoderBackend``."""
         if self._model is None:
             raise ValueError("the back end is closed")
+        check_length(int(counts.max()), self.source_capacity)
         for row, count in enumerate(counts.tolist()):
             feeds = {
                 TOKEN_IDS: _padded(token_ids[row, :count], self.source_capacity),
@@ -236,6 +236,24 @@ class LitertEncoderDecoderBackend:
                 past += len(chunk)
                 left = left[len(chunk) :]
         return logits
+
+    def slot_bytes(self, tokens: int) -> int:
+        """See ``Backend``; of the decoder's own cache."""
+        return sum(
+            cache[0, :, :, : min(tokens, self.capacity)].nbytes for cache in self._cache.values()
+        )
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``EncoderDecoderBackend``."""
+        for cache in self._cache.values():
+            cache[target, :, :, :length] = cache[source, :, :, :length]
+        self._sources[target] = self._sources[source]
+
+    def release(self, slot: int) -> None:
+        """See ``Backend``."""
+        for cache in self._cache.values():
+            release_pages(cache[slot])
+        self._sources[slot] = None
 
     def close(self) -> None:
         """See ``Backend``."""

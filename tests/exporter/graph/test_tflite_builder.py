@@ -12,7 +12,9 @@ from tiny_checkpoint import CASES, TinyModel, load_case
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME
-from edgewise.runtime.backends.litert import CompiledEngine, InterpreterEngine, LitertBackend
+from edgewise.runtime.backends.litert import LitertBackend
+from edgewise.runtime.backends.litert_compiled import CompiledEngine
+from edgewise.runtime.backends.litert_interpreter import InterpreterEngine
 
 TOLERANCE = 1e-4
 
@@ -82,6 +84,28 @@ def test_a_shorter_past_forgets_what_was_behind_it(exported):
     assert np.abs(actual - expected[1][-1]).max() < TOLERANCE
 
 
+def test_a_copied_prefix_goes_on_as_the_whole_text(exported):
+    case, backend, expected = exported
+    sequence = case.sequences[0]
+    step(backend, 1, case.sequences[1], 0)
+    for length in (3, 12):  # within the smallest cache, and beyond it
+        step(backend, 0, sequence, 0)
+        backend.copy_prefix(0, 1, length)
+        actual = step(backend, 1, sequence[length:], length)
+        assert np.abs(actual - expected[0][-1]).max() < TOLERANCE
+        backend.release(0)
+
+
+def test_a_slot_takes_the_bytes_of_its_cache_and_works_after_its_release(exported):
+    case, backend, expected = exported
+    layout = backend.slot_bytes(1)
+    assert backend.slot_bytes(CONTEXT) >= layout > 0
+    for _ in range(2):
+        backend.release(0)
+        actual = step(backend, 0, case.sequences[0], 0)
+        assert np.abs(actual - expected[0][-1]).max() < TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["llama_tied_wide_head", "qwen2_untied"])
 def test_both_engines_compute_the_same(tmp_path, name):
     case = load_case(name)
@@ -97,6 +121,11 @@ def test_both_engines_compute_the_same(tmp_path, name):
         results = [step(backend, slot, ids, past[slot]) for backend in (compiled, interpreted)]
         assert np.array_equal(*results)
         past[slot] += size
+    for backend in (compiled, interpreted):
+        backend.copy_prefix(0, 1, 6)
+        backend.release(0)
+    ids = case.sequences[0][6:]
+    assert np.array_equal(*(step(backend, 1, ids, 6) for backend in (compiled, interpreted)))
 
 
 EXACT_RECIPES = ["fp16", "fp32,embedding=int8", "fp32,embedding=int4-block32", "fp16,head=fp32"]
