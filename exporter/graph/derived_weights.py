@@ -46,16 +46,41 @@ class RowsOf:
 
 
 @dataclass(frozen=True)
+class FlatOf:
+    """All numbers of another source as one vector; read whole, so for small ones."""
+
+    whole: WeightSource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``WeightSource``."""
+        return (math.prod(self.whole.shape),)
+
+    @property
+    def stored_type(self) -> str:
+        """See ``WeightSource``."""
+        return self.whole.stored_type
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """See ``WeightSource``."""
+        return self.whole.read().reshape(-1)[start:stop]
+
+    def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
+        """See ``WeightSource``; a vector has no blocks."""
+        return None
+
+
+@dataclass(frozen=True)
 class Shifted:
     """Another source with a number added everywhere, in float32."""
 
-    source: WeightSource
+    whole: WeightSource
     number: float
 
     @property
     def shape(self) -> tuple[int, ...]:
         """See ``WeightSource``."""
-        return self.source.shape
+        return self.whole.shape
 
     @property
     def stored_type(self) -> str:
@@ -64,7 +89,7 @@ class Shifted:
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """See ``WeightSource``."""
-        shifted: NDArray[np.float32] = self.source.read(start, stop) + np.float32(self.number)
+        shifted: NDArray[np.float32] = self.whole.read(start, stop) + np.float32(self.number)
         return shifted
 
     def read_blocks(self, start: int = 0, stop: int | None = None) -> None:
@@ -79,12 +104,12 @@ class Transposed:
     Rows of this one are columns of that, which is read a few rows at a time, whole for each call.
     """
 
-    source: WeightSource
+    whole: WeightSource
 
     @property
     def shape(self) -> tuple[int, ...]:
         """See ``WeightSource``."""
-        rows, columns = self.source.shape
+        rows, columns = self.whole.shape
         return (columns, rows)
 
     @property
@@ -94,7 +119,7 @@ class Transposed:
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """See ``WeightSource``."""
-        rows, columns = self.source.shape
+        rows, columns = self.whole.shape
         end = columns if stop is None else stop
         if not 0 <= start <= end <= columns:
             raise ValueError(f"rows {start}:{end} are not within the {columns} rows of the matrix")
@@ -102,7 +127,7 @@ class Transposed:
         step = max(1, CHUNK_BYTES // (4 * columns))
         for chunk in range(math.ceil(rows / step)):
             first, last = chunk * step, min((chunk + 1) * step, rows)
-            result[:, first:last] = self.source.read(first, last)[:, start:end].T
+            result[:, first:last] = self.whole.read(first, last)[:, start:end].T
         return result
 
     def read_blocks(self, start: int = 0, stop: int | None = None) -> None:
