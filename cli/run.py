@@ -62,7 +62,7 @@ def run(
     instead. The text goes to stdout as it is made, the figures to stderr.
     """
     from edgewise.runtime import GenerationOptions, load
-    from edgewise.runtime.sessions.decoder import collect
+    from edgewise.runtime.sessions.answer import collect
 
     options = GenerationOptions(**generation_settings(generation))
     text = console.read_prompt(prompt)

@@ -11,9 +11,10 @@ from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 from edgewise.runtime.bundle import BundleError, SamplingDefaults
 from edgewise.runtime.chat import ChatError
 from edgewise.runtime.kv_cache import ContextError
-from edgewise.runtime.model import ModelError, load
+from edgewise.runtime.loading import load
+from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import GenerationOptions, OptionsError
-from edgewise.runtime.sessions import decoder
+from edgewise.runtime.sessions import answer
 
 REPLY = "The capital of France is Paris 🙂."
 LONG = GenerationOptions(max_tokens=99)
@@ -304,7 +305,7 @@ def test_versions_are_checked(tmp_path):
 
 def test_waiting_for_a_turn_is_no_time_to_first_token(model, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(decoder, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(answer, "perf_counter", lambda: now[0])
     stream = model.stream("Hi", LONG)
     next(stream)
     results = []
