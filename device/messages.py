@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from edgewise.device.errors import WireError
 from edgewise.device.fields import VERSION, Fields
@@ -31,6 +31,8 @@ MAX_COUNT = 2**53 - 1  # the largest whole number that every JSON reader keeps e
 MAX_NUMBER = float(MAX_COUNT)
 DEFAULT_PRIORITY = 5
 HIGHEST_PRIORITY = 9  # 0 is the lowest
+
+Number = TypeVar("Number", int, float)
 
 ROLES = ("system", "user", "assistant")
 FINAL_STATUSES = ("ok", "cancelled", "timeout", "interrupted")
@@ -88,6 +90,10 @@ class Request:
         seed: Makes sampling repeatable.
         stop: Texts that end the answer.
         raw: Feed the prompt without the model's chat template.
+        beams: Over 1 searches for the likeliest answer with as many beams, without sampling.
+        beam_groups: Groups of beams that avoid each other's tokens.
+        diversity_penalty: How much groups avoid them.
+        length_penalty: Answers are ranked by log-probability / tokens ** length_penalty.
         priority: 0 to 9; higher is taken from the queue first.
         deadline_ms: After this many milliseconds from its arrival nobody wants the answer.
         stream: Send the text in chunks as it is made. Without, the final is the only reply.
@@ -105,6 +111,10 @@ class Request:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     raw: bool = False
+    beams: int = 1
+    beam_groups: int = 1
+    diversity_penalty: float = 0.0
+    length_penalty: float = 1.0
     priority: int = DEFAULT_PRIORITY
     deadline_ms: int | None = None
     stream: bool = True
@@ -127,6 +137,10 @@ class Request:
             seed=self.seed,
             stop=list(self.stop) or None,
             raw=self.raw or None,
+            beams=None if self.beams == 1 else self.beams,
+            beam_groups=None if self.beam_groups == 1 else self.beam_groups,
+            diversity_penalty=self.diversity_penalty or None,
+            length_penalty=None if self.length_penalty == 1 else self.length_penalty,
             priority=None if self.priority == DEFAULT_PRIORITY else self.priority,
             deadline_ms=self.deadline_ms,
             stream=None if self.stream else False,
@@ -310,7 +324,13 @@ def parse_request(payload: bytes) -> Request:
         seed=fields.optional_integer("seed", 0, MAX_SEED),
         stop=_stop(fields),
         raw=fields.flag("raw", default=False),
-        priority=_or_default(fields.optional_integer("priority", 0, HIGHEST_PRIORITY)),
+        beams=fields.optional_integer("beams", 1, 64) or 1,
+        beam_groups=fields.optional_integer("beam_groups", 1, 64) or 1,
+        diversity_penalty=fields.optional_number("diversity_penalty", 0, 100) or 0.0,
+        length_penalty=_or_default(fields.optional_number("length_penalty", -10, 10), 1.0),
+        priority=_or_default(
+            fields.optional_integer("priority", 0, HIGHEST_PRIORITY), DEFAULT_PRIORITY
+        ),
         deadline_ms=fields.optional_integer("deadline_ms", 1, MAX_DEADLINE_MS),
         stream=fields.flag("stream", default=True),
     )
@@ -320,8 +340,8 @@ def parse_request(payload: bytes) -> Request:
     return request
 
 
-def _or_default(priority: int | None) -> int:
-    return DEFAULT_PRIORITY if priority is None else priority
+def _or_default(given: Number | None, default: Number) -> Number:
+    return default if given is None else given
 
 
 def parse_cancel(payload: bytes) -> Cancel:

@@ -345,6 +345,10 @@ def _request(
         seed=None if options is None else options.seed,
         stop=() if options is None else tuple(options.stop),
         raw=False if options is None else options.raw,
+        beams=1 if options is None else options.beams,
+        beam_groups=1 if options is None else options.beam_groups,
+        diversity_penalty=0.0 if options is None else options.diversity_penalty,
+        length_penalty=1.0 if options is None else options.length_penalty,
         priority=priority,
         deadline_ms=max(1, round(deadline_seconds * 1000)),
     )

@@ -45,6 +45,10 @@ def generation_options(request: Request, *, max_tokens: int) -> GenerationOption
         seed=request.seed,
         stop=request.stop,
         raw=request.raw,
+        beams=request.beams,
+        beam_groups=request.beam_groups,
+        diversity_penalty=request.diversity_penalty,
+        length_penalty=request.length_penalty,
     )
 
 

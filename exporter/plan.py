@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
 from edgewise.exporter.graph.protocol import GraphBuilder, Value, Weight
-from edgewise.exporter.models import ModelDefinition, find_model
+from edgewise.exporter.models import find_model
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
@@ -33,7 +33,7 @@ class ExportPlan:
 
     model_id: str
     architecture: str
-    definition: ModelDefinition
+    definition: Any
     configuration: DecoderConfiguration
     tensors: Mapping[str, TensorSpecification]
     profile: Profile

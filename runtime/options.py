@@ -1,7 +1,9 @@
 """How to generate: what a caller may ask for, checked before anything runs.
 
 Rules: None means "as the bundle advises" (its generation_config), and where that advises nothing,
-greedy decoding with every filter off. Values come from the network too, so a wrong one is an
+greedy decoding with every filter off. Several beams are searched without sampling, so what is asked
+for at sampling is refused beside them and what the bundle advises for it is left out; the
+repetition penalty holds for both. Values come from the network too, so a wrong one is an
 `OptionsError` that names the value and what is accepted, never a NaN in the arithmetic.
 """
 
@@ -19,6 +21,9 @@ REPETITION_PENALTY_MAX = 100.0
 SEED_MAX = 2**64 - 1
 STOP_MAX_COUNT = 32  # strings
 STOP_MAX_LENGTH = 1024  # characters
+BEAMS_MAX = 64
+DIVERSITY_PENALTY_MAX = 100.0
+LENGTH_PENALTY_MAX = 10.0  # and its negative
 
 
 class OptionsError(EdgewiseError):
@@ -64,6 +69,10 @@ class GenerationOptions:
     seed: int | None = None  # 0 to SEED_MAX; None: another result each time
     stop: tuple[str, ...] = ()  # texts that end the answer and are not part of it
     raw: bool = False  # True: the prompt is continued as it is, without the chat template
+    beams: int = 1  # 1 to BEAMS_MAX; over 1: beam search, which samples nothing
+    beam_groups: int = 1  # divides beams; over 1: groups that avoid each other's tokens
+    diversity_penalty: float = 0.0  # taken from a log-probability for each use by earlier groups
+    length_penalty: float = 1.0  # beams are ranked by log-probability / tokens ** length_penalty
 
     def __post_init__(self) -> None:
         _check_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
@@ -83,6 +92,45 @@ class GenerationOptions:
             raise OptionsError(f"raw is {self.raw!r}; accepted: True or False")
         _check_stop(self.stop)
         object.__setattr__(self, "stop", tuple(self.stop))
+        self._check_beams()
+
+    def _check_beams(self) -> None:
+        _check_whole("beams", self.beams, 1, BEAMS_MAX)
+        _check_whole("beam_groups", self.beam_groups, 1, BEAMS_MAX)
+        _check_number("diversity_penalty", self.diversity_penalty, 0.0, DIVERSITY_PENALTY_MAX)
+        _check_number(
+            "length_penalty", self.length_penalty, -LENGTH_PENALTY_MAX, LENGTH_PENALTY_MAX
+        )
+        if self.beams % self.beam_groups:
+            raise OptionsError(
+                f"beam_groups is {self.beam_groups}; accepted: a divisor of beams, which is"
+                f" {self.beams}"
+            )
+        if (self.diversity_penalty > 0.0) != (self.beam_groups > 1):
+            raise OptionsError(
+                f"diversity_penalty is {self.diversity_penalty!r} with {self.beam_groups} beam"
+                " groups; accepted: above 0 with 2 groups or more, where equal groups would find"
+                " the same, and 0 with one"
+            )
+        if self.beams == 1:
+            if self.length_penalty != 1.0:
+                raise OptionsError(
+                    f"length_penalty is {self.length_penalty!r} without beams, which it would"
+                    " rank; accepted: 1, or beams of 2 and more"
+                )
+            return
+        sampling = {
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": 0.0 if self.top_p == 1.0 else self.top_p,
+            "min_p": self.min_p,
+        }
+        for name, value in sampling.items():
+            if value:
+                raise OptionsError(
+                    f"{name} is {getattr(self, name)!r} with {self.beams} beams, which sample"
+                    " nothing; accepted: one of both, so leave it out or set beams to 1"
+                )
 
     def sampling(self, defaults: SamplingDefaults) -> SamplingSettings:
         """Settle every setting: the caller's value, else the bundle's, else the neutral one."""
@@ -103,7 +151,7 @@ def _first(given: Number | None, advised: Number | None, neutral: Number) -> Num
 
 
 def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if value is None and name != "max_tokens":
+    if value is None and name not in ("max_tokens", "beams", "beam_groups"):
         return
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise OptionsError(f"{name} is {value!r}; accepted: a whole number from {low} to {high}")
@@ -112,7 +160,7 @@ def _check_whole(name: str, value: object, low: int, high: int) -> None:
 def _check_number(
     name: str, value: object, low: float, high: float, *, low_excluded: bool = False
 ) -> None:
-    if value is None:
+    if value is None and name not in ("diversity_penalty", "length_penalty"):
         return
     fits = (
         isinstance(value, int | float)

@@ -42,7 +42,7 @@ HOMES = {
     "jinja2": ("runtime/chat.py",),
     "onnx": ("exporter/graph/onnx_*.py",),
     "ai_edge_litert": ("runtime/backends/litert*.py", "exporter/graph/tflite_*.py"),
-    "tflite_runtime": ("runtime/backends/litert.py",),
+    "tflite_runtime": ("runtime/backends/litert_interpreter.py",),
     "litert_lm_builder": ("exporter/targets/litertlm.py",),
     "flatbuffers": ("exporter/graph/tflite_*.py",),
     "gguf": ("exporter/checkpoint/*.py",),

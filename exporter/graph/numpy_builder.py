@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderStates
 from edgewise.exporter.graph.numpy_operations import Array, NumpyOperations, attend, heads_first
-from edgewise.exporter.graph.protocol import Attention, CrossAttention
+from edgewise.exporter.graph.protocol import Attention, CrossAttention, Weight
 
 
 class NumpyCache:
@@ -42,7 +42,7 @@ class NumpyBuilder(NumpyOperations):
 
     def __init__(
         self,
-        token_ids: NDArray[np.int64],
+        new_tokens: NDArray[np.int64] | NDArray[np.float32],
         cache: NumpyCache | None = None,
         *,
         last_positions: int | None = None,
@@ -51,17 +51,27 @@ class NumpyBuilder(NumpyOperations):
         """Prepare one forward pass.
 
         Args:
-            token_ids: int64 [B, T], the new tokens.
+            new_tokens: int64 [B, T], ids; or float32 [B, T, D], the states with which they enter
+                the first layer, which the model's embedding then does not give.
             cache: What earlier passes left, and this one extends; None for a first pass.
             last_positions: How many trailing positions to give logits of; None for all T.
             encoder: What the encoder gave, for a model that has one.
         """
         self._cache = cache if cache is not None else NumpyCache()
         self._past_length = self._cache.length
-        super().__init__(token_ids, self._past_length)
+        given = new_tokens.ndim == 3
+        self._embeddings = new_tokens.astype(np.float32, copy=False) if given else None
+        token_ids = np.zeros(new_tokens.shape[:2], np.int64) if given else new_tokens
+        super().__init__(token_ids.astype(np.int64, copy=False), self._past_length)
         self._last_positions = last_positions
         self._encoder = encoder
         self.logits: Array = np.empty((0, 0, 0), np.float32)
+
+    def embedded_tokens(self, weight: Weight) -> Array:
+        """See ``GraphBuilder``."""
+        if self._embeddings is not None:
+            return self._embeddings
+        return self.embedding(self.token_ids(), weight)
 
     def attention(self, query_key_value: Array, attention: Attention) -> Array:
         """See ``GraphBuilder``."""

@@ -5,6 +5,7 @@ Graph inputs and outputs carry the names that onnxruntime-genai uses:
 | name | type | shape |
 |---|---|---|
 | input_ids | int64 | [batch, new tokens] |
+| inputs_embeds | float32 | [batch, new tokens, features]; in place of the ids, where asked for |
 | attention_mask | int64 | [batch, past + new tokens], 1 for real tokens, right-padded |
 | past_key_values.{layer}.key / .value | float32 | [batch, key-value heads, cache, head size] |
 | logits | float32 | [batch, 1, vocabulary], of each row's last real token |
@@ -40,6 +41,7 @@ from edgewise.exporter.graph.protocol import (
 )
 from edgewise.exporter.quantize.recipes import Recipe
 
+INPUTS_EMBEDS = "inputs_embeds"
 LOGITS = "logits"
 PAST_NAMES = ("past_key_values.{layer}.key", "past_key_values.{layer}.value")
 PRESENT_NAMES = ("present.{layer}.key", "present.{layer}.value")
@@ -49,15 +51,25 @@ ENCODER_MASK = "encoder_attention_mask"
 class OnnxBuilder(OnnxOperations):
     """Fulfils ``GraphBuilder``; values are names of graph edges. ``finish`` gives the model."""
 
-    def __init__(self, weights: WeightFile, recipe: Recipe, context_length: int) -> None:
+    def __init__(
+        self,
+        weights: WeightFile,
+        recipe: Recipe,
+        context_length: int,
+        *,
+        takes_embeddings: bool = False,
+    ) -> None:
         """Begin a graph.
 
         Args:
             weights: The file that takes all large tensors.
             recipe: The format of each role's weights.
             context_length: Positions for which rotary tables are stored.
+            takes_embeddings: Whether the graph takes the new tokens' embeddings, not their ids.
         """
         super().__init__(weights, recipe)
+        self._takes_embeddings = takes_embeddings
+        self._new_tokens = INPUTS_EMBEDS if takes_embeddings else INPUT_IDS
         self._context_length = context_length
         self._rotary_tables: dict[Rotary, tuple[str, str]] = {}
         self._lengths: tuple[str, str] | None = None
@@ -69,6 +81,15 @@ class OnnxBuilder(OnnxOperations):
         self._graph.add_input(INPUT_IDS, TensorProto.INT64, ["batch", "new_tokens"])
         self._graph.add_input(ATTENTION_MASK, TensorProto.INT64, ["batch", "total_tokens"])
         return INPUT_IDS
+
+    def embedded_tokens(self, weight: Weight) -> str:
+        """See ``GraphBuilder``."""
+        if not self._takes_embeddings:
+            return self.embedding(self.token_ids(), weight)
+        shape: list[str | int] = ["batch", "new_tokens", weight.shape[1]]
+        self._graph.add_input(INPUTS_EMBEDS, TensorProto.FLOAT, shape)
+        self._graph.add_input(ATTENTION_MASK, TensorProto.INT64, ["batch", "total_tokens"])
+        return INPUTS_EMBEDS
 
     def output_logits(self, x: str) -> None:
         """See ``GraphBuilder``."""
@@ -137,7 +158,9 @@ class OnnxBuilder(OnnxOperations):
         if not self._graph.has(index):
             g = self._graph
             one = g.constant("one", np.array([1], np.int64))
-            new_tokens = g.node("Shape", [INPUT_IDS], "last_token/new_tokens", start=1, end=2)
+            new_tokens = g.node(
+                "Shape", [self._new_tokens], "last_token/new_tokens", start=1, end=2
+            )
             last_new = g.node("Sub", [new_tokens, one], "last_token/last_new")
             last = g.node("Min", [self._last_position(), last_new], "last_token/last")
             shape = g.constant("last_token/shape", np.array([-1, 1, 1], np.int64))
@@ -167,7 +190,7 @@ class OnnxBuilder(OnnxOperations):
             zero = g.constant("zero", np.array(0, np.int64))
             one = g.constant("one", np.array([1], np.int64))
             scalar = g.constant("scalar_shape", np.array([], np.int64))
-            new_tokens = g.node("Shape", [INPUT_IDS], f"{name}/new_tokens", start=1, end=2)
+            new_tokens = g.node("Shape", [self._new_tokens], f"{name}/new_tokens", start=1, end=2)
             real = g.node("Add", [self._last_position(), one], f"{name}/real")
             past = g.node("Sub", [real, new_tokens], f"{name}/maybe_past")
             past = g.node("Max", [past, zero], f"{name}/past")

@@ -25,6 +25,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.graph.derived_weights import RowsOf
 from edgewise.exporter.graph.relative_positions import RelativeBuckets
 from edgewise.exporter.quantize.streaming import WeightSource
 
@@ -49,6 +50,10 @@ class Weight:
     def with_role(self, role: Role) -> Weight:
         """Return the same numbers under another role (a tied head reads the embedding)."""
         return Weight(self.name, role, self.source)
+
+    def rows(self, start: int, stop: int, name: str) -> Weight:
+        """Return rows of it as a weight of its own, as where a checkpoint stores several in one."""
+        return Weight(name, self.role, RowsOf(self.source, start, stop))
 
 
 def pack_name(weights: Sequence[Weight]) -> str:
@@ -231,6 +236,17 @@ class Operations(Protocol[Value]):
 class GraphBuilder(Operations[Value], Protocol[Value]):
     """The operations of a decoder: new tokens behind a cache."""
 
+    def embedded_tokens(self, weight: Weight) -> Value:
+        """Return the states with which the new tokens enter the first layer: [B, T, D].
+
+        These are their rows of the embedding. A builder that was asked to take embeddings declares
+        them as its input in place of the ids: text and images are then put together outside.
+
+        Args:
+            weight: The embedding, [vocabulary, D].
+        """
+        ...
+
     def attention(self, query_key_value: Value, attention: Attention) -> Value:
         """Rotate, append keys and values to the layer's cache, attend causally.
 
@@ -268,16 +284,22 @@ class GraphBuilder(Operations[Value], Protocol[Value]):
 
 
 class EncoderBuilder(Operations[Value], Protocol[Value]):
-    """The operations of an encoder: whole sequences, padding behind the real tokens."""
+    """The operations of an encoder: whole sequences, padding behind the real tokens.
+
+    Padding before them is no input of such a graph: learned positions count from the row's start.
+    The runtime gives a count of real tokens for each row and so can not ask for it.
+    """
 
     def type_embedding(self, weight: Weight) -> Value:
         """Look up the rows of the graph's second input, token types: which of two texts it is.
+
+        A single row belongs to every token, and then the graph has no such input.
 
         Args:
             weight: [types, D]; never quantized.
 
         Returns:
-            [B, T, D], to be added to the token's own.
+            [B, T, D], or a row that stretches, to be added to the token's own.
         """
         ...
 

@@ -5,6 +5,7 @@ A model file holds one graph for each `Signature`; all refer to the same weights
 | input | type | shape |
 |---|---|---|
 | token_ids | int32 | [T], padding behind the real ones |
+| embeddings | float32 | [T, features]; in place of the ids, where asked for |
 | positions | int32 | [T]: past, past + 1, ... |
 | last_token | int32 | [1], which of the T is the last real one; only where T > 1 |
 | key_cache.{layer} | float32 | [1, key-value heads, S, head size]; only where S > 0 |
@@ -50,6 +51,7 @@ from edgewise.exporter.graph.tflite_operations import (
 from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME, Release, WeightStore
 
 POSITIONS = "positions"
+EMBEDDINGS = "embeddings"
 LAST_TOKEN = "last_token"  # noqa: S105 - a name, no secret
 LOGITS = "logits"
 CACHE_NAMES = ("key_cache.{layer}", "value_cache.{layer}")
@@ -113,6 +115,7 @@ class TfliteBuilder(TfliteOperations):
         name: str | None = None,
         *,
         encoder_tokens: int = 0,
+        takes_embeddings: bool = False,
     ) -> None:
         """Begin a graph.
 
@@ -123,9 +126,11 @@ class TfliteBuilder(TfliteOperations):
             context_length: Positions a sequence may have.
             name: What the graph is called; by default as the signature says.
             encoder_tokens: Tokens of the encoder's graph, padding included; 0 without one.
+            takes_embeddings: Whether the graph takes the new tokens' embeddings, not their ids.
         """
         super().__init__(model, weights, name or signature.name, signature.tokens)
         self._encoder_tokens = encoder_tokens
+        self._takes_embeddings = takes_embeddings
         self._cache = signature.cache
         # Padding behind the last real token has positions too.
         self._positions = context_length + PREFILL_TOKENS
@@ -140,7 +145,15 @@ class TfliteBuilder(TfliteOperations):
 
     def token_ids(self) -> Edge:
         """See ``Operations``; one sequence, [T]."""
+        if self._token_ids is None:
+            raise ValueError("this graph takes embeddings, no ids")
         return self._token_ids
+
+    def embedded_tokens(self, weight: Weight) -> Edge:
+        """See ``GraphBuilder``; [T, D]."""
+        if self._takes_embeddings:
+            return self._graph.input(EMBEDDINGS, (self._tokens, weight.shape[1]))
+        return self.embedding(self.token_ids(), weight)
 
     def position_embedding(self, weight: Weight, offset: int) -> Edge:
         """See ``Operations``; [T, D]."""
@@ -293,10 +306,12 @@ class TfliteBuilder(TfliteOperations):
         halves = self._graph.split(rows, (size, size), name)
         return halves[0], halves[1]
 
-    def _make_inputs(self) -> tuple[Edge, Edge]:
+    def _make_inputs(self) -> tuple[Edge | None, Edge]:
         """Declare token ids and positions, [T] each."""
         shape = (self._tokens,)
-        token_ids = self._graph.input(TOKEN_IDS, shape, ElementType.INT32)
+        token_ids = None
+        if not self._takes_embeddings:
+            token_ids = self._graph.input(TOKEN_IDS, shape, ElementType.INT32)
         return token_ids, self._graph.input(POSITIONS, shape, ElementType.INT32)
 
     def _make_past_mask(self) -> Edge:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter.graph.protocol import Role, Rotary
+from edgewise.exporter.graph.protocol import Activation, Role, Rotary
 
 
 class ConfigurationError(EdgewiseError):
@@ -51,6 +51,10 @@ class DecoderConfiguration:
         query_key_value_biases: Whether these projections carry biases.
         output_bias: Whether the attention's output projection carries one.
         mlp_biases: Whether the MLP's projections carry them.
+        activation: Inside the MLP.
+        head_bias: Whether the head carries one.
+        labels: Names of the numbers that a scoring head gives, in order; empty where the head
+            gives a logit for each word.
     """
 
     vocabulary_size: int
@@ -67,6 +71,9 @@ class DecoderConfiguration:
     query_key_value_biases: bool = False
     output_bias: bool = False
     mlp_biases: bool = False
+    activation: Activation = "silu"
+    head_bias: bool = False
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.heads % self.key_value_heads:
@@ -74,6 +81,11 @@ class DecoderConfiguration:
                 f"{self.heads} query heads can not share {self.key_value_heads} key-value heads: "
                 "num_attention_heads must be a multiple of num_key_value_heads in config.json"
             )
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head gives for a position."""
+        return len(self.labels) or self.vocabulary_size
 
 
 def required(config: Mapping[str, Any], name: str) -> Any:

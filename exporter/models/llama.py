@@ -17,10 +17,15 @@ from edgewise.exporter.models.decoder import (
     TensorSpecification,
     required,
 )
+from edgewise.exporter.models.decoder_head import (
+    LANGUAGE_HEAD,
+    head_constants,
+    head_tensors,
+    output_head,
+)
 from edgewise.exporter.models.rotary import rotary_from_configuration
 
 EMBEDDING = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
 FINAL_NORM = "model.norm.weight"
 
 
@@ -56,6 +61,7 @@ def configuration(config: Mapping[str, Any]) -> DecoderConfiguration:
         query_key_value_biases=attention_biases,
         output_bias=attention_biases,
         mlp_biases=bool(config.get("mlp_bias", False)),
+        **head_constants(config),
     )
 
 
@@ -87,9 +93,7 @@ def tensors(configuration: DecoderConfiguration) -> dict[str, TensorSpecificatio
         matrix(f"{mlp}.up_proj", c.intermediate_size, c.hidden_size, "mlp", c.mlp_biases)
         matrix(f"{mlp}.down_proj", c.hidden_size, c.intermediate_size, "mlp", c.mlp_biases)
     table[FINAL_NORM] = TensorSpecification((c.hidden_size,), "norm")
-    if not c.tied_head:
-        table[HEAD] = TensorSpecification((c.vocabulary_size, c.hidden_size), "head")
-    return table
+    return table | head_tensors(c)
 
 
 def ignored(name: str) -> bool:
@@ -97,7 +101,7 @@ def ignored(name: str) -> bool:
 
     Old checkpoints store the rotary frequencies, and some that tie the head store it all the same.
     """
-    return name.endswith("rotary_emb.inv_freq") or name == HEAD
+    return name.endswith("rotary_emb.inv_freq") or name == f"{LANGUAGE_HEAD}.weight"
 
 
 def forward(
@@ -107,14 +111,13 @@ def forward(
 ) -> None:
     """Describe one pass: token ids to logits, the cache extended."""
     c = configuration
-    hidden = builder.embedding(builder.token_ids(), weight(EMBEDDING))
+    hidden = builder.embedded_tokens(weight(EMBEDDING))
     normed = builder.rms_norm(
         hidden, weight("model.layers.0.input_layernorm.weight"), c.norm_epsilon
     )
     for layer in range(c.layers):
         hidden, normed = _block(builder, c, weight, layer, hidden, normed)
-    head = weight(EMBEDDING).with_role("head") if c.tied_head else weight(HEAD)
-    builder.output_logits(builder.linear(normed, [head]))
+    output_head(builder, c, weight, normed, EMBEDDING)
 
 
 def _block(

@@ -168,7 +168,7 @@ def decode(
     """Describe one pass of the decoder: token ids to logits, the cache extended."""
     c = configuration
     relative = _relative_bias(c, "decoder", weight)
-    hidden = builder.embedding(builder.token_ids(), weight(EMBEDDING))
+    hidden = builder.embedded_tokens(weight(EMBEDDING))
     normed = builder.rms_norm(
         hidden, weight("decoder.block.0.layer.0.layer_norm.weight"), c.norm_epsilon
     )

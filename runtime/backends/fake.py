@@ -113,6 +113,22 @@ class FakeBackend:
             ]
         )
 
+    rows_share_work = True
+
+    def slot_bytes(self, tokens: int) -> int:
+        """See `Backend`; here a token takes one byte."""
+        return tokens
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See `Backend`."""
+        if length > len(self._histories[source]):
+            raise ValueError(f"slot {source} has {len(self._histories[source])} tokens")
+        self._histories[target] = self._histories[source][:length]
+
+    def release(self, slot: int) -> None:
+        """See `Backend`."""
+        self._histories[slot] = []
+
     def close(self) -> None:
         """See `Backend`."""
         self.closed = True

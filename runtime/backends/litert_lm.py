@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.litert import interpreter_library
+from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.manifest import Manifest

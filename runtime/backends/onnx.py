@@ -10,6 +10,7 @@ context costs nothing before it is used; the logits that a step returns are vali
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle, decoder_cache
 
@@ -29,6 +31,8 @@ LOGITS = "logits"
 
 class OnnxBackend:
     """Fulfils ``Backend`` with an onnxruntime session."""
+
+    rows_share_work = True
 
     def __init__(self, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> None:
         """Load the graph and lay out the cache.
@@ -92,6 +96,23 @@ class OnnxBackend:
             totals = past_lengths + (new_tokens if counts is None else counts)
             mask = (np.arange(totals.max()) < totals[:, None]).astype(np.int64)
         return binding.run(token_ids, mask)
+
+    def slot_bytes(self, tokens: int) -> int:
+        """See ``Backend``: each head's positions lie together, in whole pages."""
+        _, heads, capacity, size = self._cache[0].shape
+        head_bytes = int(min(tokens, capacity) * size * self._cache[0].itemsize)
+        pages = -(-head_bytes // mmap.PAGESIZE)
+        return len(self._cache) * int(heads) * pages * mmap.PAGESIZE
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``Backend``."""
+        for layer in self._cache:
+            layer[target, :, :length] = layer[source, :, :length]
+
+    def release(self, slot: int) -> None:
+        """See ``Backend``."""
+        for layer in self._cache:
+            release_pages(layer[slot])
 
     def close(self) -> None:
         """Give the session's and the cache's memory back."""

@@ -65,6 +65,25 @@ class Backend(Protocol):
             backend's own buffer: it is valid until the next call, and the caller may write to it.
         """
 
+    @property
+    def rows_share_work(self) -> bool:
+        """Whether two rows in one step cost clearly less than two steps of one row."""
+
+    def slot_bytes(self, tokens: int) -> int:
+        """Return the memory of a slot to which this many tokens have been written, bytes."""
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Copy the keys and values of a slot's first tokens into another slot.
+
+        Args:
+            source: The slot that has them.
+            target: The slot that gets them; what it held is lost.
+            length: Tokens.
+        """
+
+    def release(self, slot: int) -> None:
+        """Give a slot's memory back to the system as far as it can; its content is lost."""
+
     def close(self) -> None:
         """Give the memory back; a second call does nothing."""
 
@@ -110,7 +129,22 @@ class EncoderBackend(Protocol):
 
         Returns:
             By the graph's names, [B, T or 1, features] each; rows of padding mean nothing.
+
+        Raises:
+            BackendError: A sequence is longer than the capacity, or the engine failed.
         """
 
     def close(self) -> None:
         """Give the memory back; a second call does nothing."""
+
+
+def check_length(tokens: int, capacity: int) -> None:
+    """Refuse what an encoder has no positions for.
+
+    Raises:
+        BackendError: There are more tokens than it reads.
+    """
+    if tokens > capacity:
+        raise BackendError(
+            f"{tokens} tokens were given, this model reads at most {capacity}; give a shorter text"
+        )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgewise.device import requester, worker
 from edgewise.device.errors import WireError
 from edgewise.device.messages import (
     FINAL_STATUSES,
@@ -32,6 +33,7 @@ from edgewise.device.messages import (
     parse_request,
     request_id_of,
 )
+from edgewise.runtime.options import GenerationOptions
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ids = st.text("abcXYZ019._:-", min_size=1, max_size=64)
@@ -56,6 +58,10 @@ requests = st.builds(
     seed=optional(st.integers(0, 2**63 - 1)),
     stop=st.lists(texts.filter(bool), max_size=16).map(tuple),
     raw=st.booleans(),
+    beams=st.integers(1, 64),
+    beam_groups=st.integers(1, 64),
+    diversity_penalty=st.floats(0, 100),
+    length_penalty=st.floats(-10, 10),
     priority=st.integers(0, 9),
     deadline_ms=optional(st.integers(1, 86_400_000)),
     stream=st.booleans(),
@@ -266,3 +272,20 @@ def test_the_id_of_any_message_is_found_where_there_is_one() -> None:
     assert request_id_of(b'{"id":"x","anything":[1]}') == "x"
     assert request_id_of(b'{"id":"a/b"}') is None
     assert request_id_of(b"rubbish") is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GenerationOptions(),
+        GenerationOptions(beams=6, beam_groups=3, diversity_penalty=0.5, length_penalty=-2.0),
+        GenerationOptions(beams=2, length_penalty=0.0, repetition_penalty=1.5, stop=("x",)),
+        GenerationOptions(max_tokens=7, temperature=0.5, top_k=3, top_p=0.5, min_p=0.1, seed=3),
+    ],
+)
+def test_what_is_asked_for_here_is_what_the_model_is_asked_for_there(
+    options: GenerationOptions,
+) -> None:
+    sent = requester._request("hi", options, request_id="q", priority=5, deadline_seconds=1.0)
+    received = parse_request(sent.encode())
+    assert worker.generation_options(received, max_tokens=256) == options

@@ -25,9 +25,10 @@ TOLERANCE = 1e-5
 
 def live_logits(name: str) -> dict[str, np.ndarray]:
     case = load_case(name)
+    kind = getattr(transformers, case.config["architectures"][0])
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(case, Path(folder))
-        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        model, loading = kind.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
         )
     for kind, names in loading.items():
@@ -36,17 +37,27 @@ def live_logits(name: str) -> dict[str, np.ndarray]:
     model.eval()
     with torch.no_grad():
         return {
-            f"sequence_{index}": model(torch.tensor([sequence])).logits[0].numpy()
+            f"sequence_{index}": logits_of(model, sequence)
             for index, sequence in enumerate(case.sequences)
         }
+
+
+def logits_of(model, sequence: tuple[int, ...]) -> np.ndarray:
+    """Return the logits of every position; a sequence classifier gives those of its end alone."""
+    logits = model(torch.tensor([sequence])).logits
+    if logits.ndim == 3:
+        return logits[0].numpy()
+    ends = range(1, len(sequence) + 1)
+    return np.concatenate([model(torch.tensor([sequence[:end]])).logits.numpy() for end in ends])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    parser.add_argument("names", nargs="*", help="cases; all by default")
     arguments = parser.parse_args()
     worst = 0.0
-    for name in CASES:
+    for name in arguments.names or CASES:
         logits = live_logits(name)
         if not arguments.check:
             np.savez_compressed(DATA / "logits" / f"{name}.npz", **logits)

@@ -99,6 +99,7 @@ def test_a_bundle_without_a_template(tmp_path):
         ("", GenerationOptions(raw=True), ContextError, "the prompt is empty"),
         ("x" * 254, None, ContextError, "the prompt has 257 tokens, the context holds 256"),
         ("\ud800", None, EdgewiseError, "surrogate"),
+        ("Hi", GenerationOptions(beams=2), OptionsError, "beams is 2; accepted by .* fake.*: 1"),
     ],
 )
 def test_what_can_be_refused_is_refused_at_the_call(model, prompt, options, kind, match):

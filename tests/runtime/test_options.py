@@ -16,6 +16,10 @@ ACCEPTED = [
     {"temperature": 100.0, "top_p": 1e-9, "min_p": 1.0, "repetition_penalty": 0.5},
     {"seed": 0},
     {"seed": 2**64 - 1, "stop": ("a", "b" * 1024), "raw": True},
+    {"beams": 64, "length_penalty": -10.0, "repetition_penalty": 1.2, "seed": 1},
+    {"beams": 2, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "length_penalty": 0},
+    {"beams": 6, "beam_groups": 3, "diversity_penalty": 0.5},
+    {"beams": 4, "beam_groups": 4, "diversity_penalty": 100.0},
 ]
 REFUSED = [
     ("max_tokens", 0), ("max_tokens", -1), ("max_tokens", 1.0), ("max_tokens", True),
@@ -28,6 +32,10 @@ REFUSED = [
     ("seed", -1), ("seed", 2**64), ("seed", 1.5),
     ("stop", "END"), ("stop", ("",)), ("stop", (1,)), ("stop", ("x" * 1025,)),
     ("stop", ("x",) * 33), ("stop", None), ("raw", 1), ("raw", None),
+    ("beams", 0), ("beams", 65), ("beams", None), ("beams", 2.0), ("beam_groups", 0),
+    ("beam_groups", None), ("beam_groups", 2), ("diversity_penalty", -1.0),
+    ("diversity_penalty", math.nan), ("diversity_penalty", None), ("diversity_penalty", 1.0),
+    ("length_penalty", None), ("length_penalty", 11.0), ("length_penalty", 2.0),
 ]  # fmt: skip
 
 
@@ -43,6 +51,24 @@ def test_refused_with_name_and_accepted_range(name, value):
     assert str(caught.value).startswith(f"{name} ")
     assert "accepted: " in str(caught.value)
     assert isinstance(caught.value, EdgewiseError)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 0.5},
+        {"top_k": 5},
+        {"top_p": 0.9},
+        {"min_p": 0.1},
+        {"beam_groups": 2},
+        {"beam_groups": 3, "diversity_penalty": 1.0},
+        {"diversity_penalty": 1.0},
+    ],
+)
+def test_what_contradicts_beams_is_refused(fields):
+    with pytest.raises(OptionsError, match="accepted: ") as caught:
+        GenerationOptions(beams=4, **fields)
+    assert any(str(caught.value).startswith(f"{name} ") for name in (*fields, "diversity_penalty"))
 
 
 def test_a_list_of_stops_becomes_a_tuple():

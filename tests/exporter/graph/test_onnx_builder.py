@@ -1,55 +1,15 @@
 """ONNX graphs, run by onnxruntime through the runtime's own back end, against the reference."""
 
 import itertools
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
-from tiny_checkpoint import CASES, ArraySource, TinyModel, load_case
+from decoder_graphs import Dequantized, build_onnx, load_onnx, step
+from tiny_checkpoint import CASES, TinyModel, load_case
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.exporter.graph.onnx_builder import OnnxBuilder
-from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Weight
-from edgewise.exporter.quantize.recipes import Recipe
-from edgewise.exporter.quantize.streaming import quantize_tensors
-from edgewise.runtime.backends.onnx import OnnxBackend
-from edgewise.runtime.manifest import CacheLayout
 
-CONTEXT = 128
 TOLERANCE = 1e-4
-
-
-def build(model: TinyModel, folder: Path, recipe: str) -> onnx.ModelProto:
-    folder.mkdir(exist_ok=True)
-    with WeightFile(folder / "model.onnx.data") as weights:
-        builder = OnnxBuilder(weights, Recipe.parse(recipe), CONTEXT)
-        model.forward(builder)
-        graph = builder.finish("test")
-    (folder / "model.onnx").write_bytes(graph.SerializeToString())
-    return graph
-
-
-def load(model: TinyModel, folder: Path, slots: int = 2) -> OnnxBackend:
-    configuration = model.configuration
-    manifest = SimpleNamespace(
-        cache=CacheLayout(
-            configuration.layers,
-            configuration.key_value_heads,
-            configuration.head_size,
-            "float32",
-        ),
-        vocabulary_size=configuration.vocabulary_size,
-        execution_providers=("CPUExecutionProvider",),
-        minimum_versions={},
-    )
-    bundle = SimpleNamespace(
-        path=folder, file=lambda role: {"graph": folder / "model.onnx"}[role], manifest=manifest
-    )
-    return OnnxBackend(bundle, threads=1, slots=slots, capacity=CONTEXT)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -58,14 +18,10 @@ def exported(request, tmp_path_factory):
     case = load_case(request.param)
     model = TinyModel(case)
     folder = tmp_path_factory.mktemp(case.name)
-    build(model, folder, "fp32")
-    backend = load(model, folder)
+    build_onnx(model, folder, "fp32")
+    backend = load_onnx(model, folder)
     yield case, backend, case.expected_logits()
     backend.close()
-
-
-def step(backend, slot, ids, past):
-    return backend.step(slot, np.asarray([ids]), np.asarray([past], np.int32))[0].copy()
 
 
 def test_one_pass_equals_transformers(exported):
@@ -129,40 +85,6 @@ def test_a_shorter_past_forgets_what_was_behind_it(exported):
     assert np.abs(actual - expected[0][9]).max() < TOLERANCE
 
 
-class Dequantized(TinyModel):
-    """The same model over the numbers that a recipe's stored weights stand for."""
-
-    def __init__(self, case, recipe):
-        super().__init__(case)
-        self.recipe = Recipe.parse(recipe)
-
-    def weight(self, name):
-        plain = super().weight(name)
-        if plain.role in ("norm", "bias"):
-            return plain
-        return _dequantized(plain, self.recipe)
-
-
-@dataclass(frozen=True)
-class DequantizedWeight(Weight):
-    plain: Weight
-    recipe: Recipe
-
-    def with_role(self, role):
-        return _dequantized(self.plain.with_role(role), self.recipe)
-
-
-def _dequantized(plain, recipe):
-    form = recipe.format_for(plain.role)
-    quantized = quantize_tensors([plain.source], form)
-    if quantized is not None:
-        array = quantized.dequantize()
-    else:
-        array = plain.source.array.astype(np.float16 if form.kind == "float16" else np.float32)
-    source = ArraySource(array.astype(np.float32))
-    return DequantizedWeight(plain.name, plain.role, source, plain, recipe)
-
-
 EXACT_RECIPES = [
     "fp16",
     "int4-block32,activations=float32",
@@ -183,10 +105,10 @@ EXACT_RECIPES = [
 def test_stored_weights_are_computed_with_exactly(tmp_path, name, recipe):
     """With float32 activations the graph's only difference from fp32 is what was rounded."""
     case = load_case(name)
-    build(TinyModel(case), tmp_path, recipe)
-    backend = load(TinyModel(case), tmp_path)
+    build_onnx(TinyModel(case), tmp_path, recipe)
+    backend = load_onnx(TinyModel(case), tmp_path)
     reference = NumpyBuilder(np.asarray([case.sequences[0]]))
-    Dequantized(case, recipe).forward(reference)
+    Dequantized(case, recipe, "onnx").forward(reference)
     actual = step(backend, 0, case.sequences[0], 0)
     assert np.abs(actual - reference.logits[0, -1]).max() < TOLERANCE
 
@@ -198,10 +120,10 @@ ACTIVATION_ERROR = 0.15
 @pytest.mark.parametrize("recipe", ["int8", "int8-block32", "int4-block32", "int4,head=int8"])
 def test_int8_activations_stay_near_the_stored_weights(tmp_path, recipe):
     case = load_case("qwen2_untied")
-    build(TinyModel(case), tmp_path, recipe)
-    backend = load(TinyModel(case), tmp_path)
+    build_onnx(TinyModel(case), tmp_path, recipe)
+    backend = load_onnx(TinyModel(case), tmp_path)
     reference = NumpyBuilder(np.asarray([case.sequences[0]]))
-    Dequantized(case, recipe).forward(reference)
+    Dequantized(case, recipe, "onnx").forward(reference)
     expected = reference.logits[0, -1]
     actual = step(backend, 0, case.sequences[0], 0)
     error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
@@ -212,8 +134,8 @@ def test_int8_rows_do_not_depend_on_their_neighbours(tmp_path):
     """Scales are taken per token: an outlier in another row must not change this one."""
     case = load_case("qwen2_untied")
     model = TinyModel(case)
-    build(model, tmp_path, "int8")
-    backend = load(model, tmp_path)
+    build_onnx(model, tmp_path, "int8")
+    backend = load_onnx(model, tmp_path)
     short = case.sequences[1]
     alone = step(backend, 0, short, 0)
     padded = np.asarray([[*short], case.sequences[0][: len(short)]])
@@ -223,7 +145,7 @@ def test_int8_rows_do_not_depend_on_their_neighbours(tmp_path):
 
 def test_a_tied_head_and_its_embedding_are_the_same_bytes(tmp_path):
     model = TinyModel(load_case("llama_tied_wide_head"))
-    graph = build(model, tmp_path, "int8-block32")
+    graph = build_onnx(model, tmp_path, "int8-block32")
     places = {
         tensor.name: {entry.key: entry.value for entry in tensor.external_data}
         for tensor in graph.graph.initializer
@@ -238,7 +160,7 @@ def test_a_tied_head_and_its_embedding_are_the_same_bytes(tmp_path):
 
 def test_tensors_lie_aligned_and_apart(tmp_path):
     model = TinyModel(load_case("llama_tinyllama_ratio"))
-    graph = build(model, tmp_path, "int4")
+    graph = build_onnx(model, tmp_path, "int4")
     spans = set()
     for tensor in graph.graph.initializer:
         if tensor.external_data:
@@ -252,7 +174,7 @@ def test_tensors_lie_aligned_and_apart(tmp_path):
 
 
 def test_names_are_those_of_onnxruntime_genai(tmp_path):
-    graph = build(TinyModel(load_case("qwen2_tied")), tmp_path, "fp32").graph
+    graph = build_onnx(TinyModel(load_case("qwen2_tied")), tmp_path, "fp32").graph
     inputs = {item.name for item in graph.input}
     outputs = {item.name for item in graph.output}
     layers = range(3)

@@ -4,76 +4,19 @@ import dataclasses
 import json
 import os
 import subprocess
-from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_checkpoint import CASES, ArraySource, TinyModel, load_case
+from decoder_graphs import CONTEXT, Dequantized, build_tflite, load_tflite, opened, step
+from tiny_checkpoint import CASES, TinyModel, load_case
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.exporter.graph.protocol import Weight
-from edgewise.exporter.graph.tflite_builder import (
-    CACHE_NAMES,
-    NEW_NAMES,
-    Signature,
-    TfliteBuilder,
-)
-from edgewise.exporter.graph.tflite_file import TfliteFile
-from edgewise.exporter.graph.tflite_weights import LITERT, SCALES, TFLITE_RUNTIME, WeightStore
-from edgewise.exporter.quantize.recipes import Recipe
-from edgewise.exporter.quantize.streaming import quantize_tensors
-from edgewise.runtime.backends.litert import CompiledEngine, InterpreterEngine, LitertBackend
-from edgewise.runtime.manifest import CacheLayout
+from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME
+from edgewise.runtime.backends.litert import LitertBackend
+from edgewise.runtime.backends.litert_compiled import CompiledEngine
+from edgewise.runtime.backends.litert_interpreter import InterpreterEngine
 
-CONTEXT = 128
 TOLERANCE = 1e-4
-# Small graphs, so that short sequences cross every boundary.
-SMALL = (
-    Signature(1, 8),
-    Signature(1, 16),
-    Signature(1, CONTEXT),
-    Signature(8, 0),
-    Signature(8, 16),
-    Signature(4, CONTEXT),
-)
-
-
-def build(model: TinyModel, folder: Path, recipe: str, graphs=SMALL, release=LITERT) -> Path:
-    folder.mkdir(exist_ok=True)
-    file = TfliteFile()
-    weights = WeightStore(file, Recipe.parse(recipe), release)
-    for signature in graphs:
-        builder = TfliteBuilder(file, weights, signature, CONTEXT)
-        model.forward(builder)
-        builder.finish()
-    path = folder / "model.tflite"
-    file.write(path)
-    return path
-
-
-def opened(model: TinyModel, path: Path):
-    configuration = model.configuration
-    manifest = SimpleNamespace(
-        cache=CacheLayout(
-            configuration.layers,
-            configuration.key_value_heads,
-            configuration.head_size,
-            "float32",
-            past_key_name=CACHE_NAMES[0],
-            past_value_name=CACHE_NAMES[1],
-            present_key_name=NEW_NAMES[0],
-            present_value_name=NEW_NAMES[1],
-        ),
-        vocabulary_size=configuration.vocabulary_size,
-        minimum_versions={},
-    )
-    return SimpleNamespace(path=path.parent, file=lambda role: path, manifest=manifest)
-
-
-def load(model: TinyModel, path: Path, slots: int = 2) -> LitertBackend:
-    return LitertBackend(opened(model, path), threads=1, slots=slots, capacity=CONTEXT)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -81,14 +24,10 @@ def exported(request, tmp_path_factory):
     """A case, its fp32 graphs loaded with two slots, and what transformers computes."""
     case = load_case(request.param)
     model = TinyModel(case)
-    path = build(model, tmp_path_factory.mktemp(case.name), "fp32")
-    backend = load(model, path)
+    path = build_tflite(model, tmp_path_factory.mktemp(case.name), "fp32")
+    backend = load_tflite(model, path)
     yield case, backend, case.expected_logits()
     backend.close()
-
-
-def step(backend, slot, ids, past):
-    return backend.step(slot, np.asarray([ids]), np.asarray([past], np.int32))[0].copy()
 
 
 def test_one_pass_equals_transformers(exported):
@@ -145,11 +84,33 @@ def test_a_shorter_past_forgets_what_was_behind_it(exported):
     assert np.abs(actual - expected[1][-1]).max() < TOLERANCE
 
 
+def test_a_copied_prefix_goes_on_as_the_whole_text(exported):
+    case, backend, expected = exported
+    sequence = case.sequences[0]
+    step(backend, 1, case.sequences[1], 0)
+    for length in (3, 12):  # within the smallest cache, and beyond it
+        step(backend, 0, sequence, 0)
+        backend.copy_prefix(0, 1, length)
+        actual = step(backend, 1, sequence[length:], length)
+        assert np.abs(actual - expected[0][-1]).max() < TOLERANCE
+        backend.release(0)
+
+
+def test_a_slot_takes_the_bytes_of_its_cache_and_works_after_its_release(exported):
+    case, backend, expected = exported
+    layout = backend.slot_bytes(1)
+    assert backend.slot_bytes(CONTEXT) >= layout > 0
+    for _ in range(2):
+        backend.release(0)
+        actual = step(backend, 0, case.sequences[0], 0)
+        assert np.abs(actual - expected[0][-1]).max() < TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["llama_tied_wide_head", "qwen2_untied"])
 def test_both_engines_compute_the_same(tmp_path, name):
     case = load_case(name)
     model = TinyModel(case)
-    bundle = opened(model, build(model, tmp_path, "int8"))
+    bundle = opened(model, build_tflite(model, tmp_path, "int8"))
     compiled = LitertBackend(bundle, threads=1, slots=2, capacity=CONTEXT)
     assert isinstance(compiled._engine, CompiledEngine)
     interpreted = LitertBackend(bundle, threads=1, slots=2, capacity=CONTEXT)
@@ -160,40 +121,11 @@ def test_both_engines_compute_the_same(tmp_path, name):
         results = [step(backend, slot, ids, past[slot]) for backend in (compiled, interpreted)]
         assert np.array_equal(*results)
         past[slot] += size
-
-
-class Dequantized(TinyModel):
-    """The same model over the numbers that a recipe's stored weights stand for."""
-
-    def __init__(self, case, recipe):
-        super().__init__(case)
-        self.recipe = Recipe.parse(recipe)
-
-    def weight(self, name):
-        plain = super().weight(name)
-        if plain.role in ("norm", "bias"):
-            return plain
-        return _dequantized(plain, self.recipe)
-
-
-@dataclass(frozen=True)
-class DequantizedWeight(Weight):
-    plain: Weight
-    recipe: Recipe
-
-    def with_role(self, role):
-        return _dequantized(self.plain.with_role(role), self.recipe)
-
-
-def _dequantized(plain, recipe):
-    form = recipe.format_for(plain.role)
-    quantized = quantize_tensors([plain.source], form, scales_as=SCALES)
-    if quantized is not None:
-        array = quantized.dequantize()
-    else:
-        array = plain.source.array.astype(np.float16 if form.kind == "float16" else np.float32)
-    source = ArraySource(array.astype(np.float32))
-    return DequantizedWeight(plain.name, plain.role, source, plain, recipe)
+    for backend in (compiled, interpreted):
+        backend.copy_prefix(0, 1, 6)
+        backend.release(0)
+    ids = case.sequences[0][6:]
+    assert np.array_equal(*(step(backend, 1, ids, 6) for backend in (compiled, interpreted)))
 
 
 EXACT_RECIPES = ["fp16", "fp32,embedding=int8", "fp32,embedding=int4-block32", "fp16,head=fp32"]
@@ -206,9 +138,9 @@ EXACT_RECIPES = ["fp16", "fp32,embedding=int8", "fp32,embedding=int4-block32", "
 def test_stored_weights_are_computed_with_exactly(tmp_path, name, recipe):
     """With float32 activations the graph's only difference from fp32 is what was rounded."""
     case = load_case(name)
-    backend = load(TinyModel(case), build(TinyModel(case), tmp_path, recipe))
+    backend = load_tflite(TinyModel(case), build_tflite(TinyModel(case), tmp_path, recipe))
     reference = NumpyBuilder(np.asarray([case.sequences[0]]))
-    Dequantized(case, recipe).forward(reference)
+    Dequantized(case, recipe, "tflite").forward(reference)
     actual = step(backend, 0, case.sequences[0], 0)
     assert np.abs(actual - reference.logits[0, -1]).max() < TOLERANCE
 
@@ -226,9 +158,9 @@ def test_int8_activations_stay_near_the_stored_weights(tmp_path, name, recipe):
     case = load_case(name)
     if "block64" in recipe and case.config["intermediate_size"] % 64:
         recipe += ",mlp=int4-block32"
-    backend = load(TinyModel(case), build(TinyModel(case), tmp_path, recipe))
+    backend = load_tflite(TinyModel(case), build_tflite(TinyModel(case), tmp_path, recipe))
     reference = NumpyBuilder(np.asarray([case.sequences[0]]))
-    Dequantized(case, recipe).forward(reference)
+    Dequantized(case, recipe, "tflite").forward(reference)
     expected = reference.logits[0, -1]
     actual = step(backend, 0, case.sequences[0], 0)
     error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
@@ -240,10 +172,10 @@ def test_scales_apart_compute_what_scales_inside_do(tmp_path, name):
     case = load_case(name)
     model = TinyModel(case)
     paths = [
-        build(model, tmp_path / str(index), "int8", release=release)
+        build_tflite(model, tmp_path / str(index), "int8", release=release)
         for index, release in enumerate((LITERT, TFLITE_RUNTIME))
     ]
-    inside, apart = (step(load(model, path), 0, case.sequences[0], 0) for path in paths)
+    inside, apart = (step(load_tflite(model, path), 0, case.sequences[0], 0) for path in paths)
     assert np.abs(inside - apart).max() < TOLERANCE
 
 
@@ -279,7 +211,7 @@ OTHER_PYTHON = os.environ.get("EDGEWISE_TFLITE_RUNTIME_PYTHON")
 def test_the_old_runtime_computes_the_same(tmp_path, name, recipe):
     case = load_case(name)
     model = TinyModel(case)
-    path = build(model, tmp_path, recipe, release=TFLITE_RUNTIME)
+    path = build_tflite(model, tmp_path, recipe, release=TFLITE_RUNTIME)
     layout = dataclasses.asdict(opened(model, path).manifest.cache)
     sequence = list(case.sequences[0])
     given = json.dumps([str(path), layout, case.config["vocab_size"], CONTEXT, sequence])
@@ -289,7 +221,7 @@ def test_the_old_runtime_computes_the_same(tmp_path, name, recipe):
     engine, _, rows = result.stdout.partition(" ")
     assert engine == "InterpreterEngine"
     reference = NumpyBuilder(np.asarray([sequence]))
-    Dequantized(case, recipe).forward(reference)
+    Dequantized(case, recipe, "tflite").forward(reference)
     expected, actual = reference.logits[0, 8:], np.asarray(json.loads(rows))
     errors = np.linalg.norm(actual - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert errors.max() < (TOLERANCE if recipe == "fp32" else ACTIVATION_ERROR)

@@ -1,6 +1,7 @@
 """The onnxruntime back end beside its arithmetic, which tests/exporter/graph compares."""
 
 import dataclasses
+import mmap
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from tiny_checkpoint import load_case, write_checkpoint
 
+from edgewise.common.process_memory import anonymous_rss_bytes
 from edgewise.exporter import export
 from edgewise.runtime import load, open_bundle
 from edgewise.runtime.backends.onnx import OnnxBackend
@@ -109,3 +111,35 @@ def test_a_missing_manifest_file_never_reaches_the_engine(bundle, tmp_path):
     (tmp_path / "bundle" / "model.onnx.data").unlink()
     with pytest.raises(Exception, match=r"model\.onnx\.data is missing"):
         open_bundle(tmp_path / "bundle")
+
+
+def test_a_copied_prefix_goes_on_as_the_whole_text(backend):
+    text = np.asarray([[5, 6, 7, 8, 9]])
+    expected = backend.step(0, text, PAST)[0].copy()
+    backend.step(1, np.asarray([[9, 10, 11, 12, 13]]), PAST)
+    backend.copy_prefix(0, 1, 3)
+    actual = backend.step(1, text[:, 3:], np.asarray([3], np.int32))[0]
+    assert np.abs(actual - expected).max() < 1e-5
+
+
+def test_a_released_slot_gives_its_memory_back_and_works_again(bundle):
+    backend = OnnxBackend(bundle, threads=1, slots=2, capacity=1 << 16)
+    text = np.asarray([[5, 6, 7, 8]])
+    expected = backend.step(0, text, PAST)[0].copy()
+    before = anonymous_rss_bytes()
+    for layer in backend._cache:
+        layer[1] = 1
+    backend.copy_prefix(0, 1, 4)
+    full = anonymous_rss_bytes()
+    assert full - before > backend.slot_bytes(1 << 16) * 9 // 10
+    backend.release(1)
+    assert full - anonymous_rss_bytes() > backend.slot_bytes(1 << 16) * 9 // 10
+    assert np.abs(backend.step(1, text, PAST)[0] - expected).max() < 1e-5
+    assert np.abs(backend.step(0, text, PAST)[0] - expected).max() < 1e-5
+    backend.close()
+
+
+def test_the_bytes_of_a_slot_are_whole_pages_of_every_head(backend):
+    heads_and_layers = 2 * 3 * 2  # keys and values, layers, heads
+    assert backend.slot_bytes(0) == 0
+    assert backend.slot_bytes(1) == backend.slot_bytes(16) == heads_and_layers * mmap.PAGESIZE

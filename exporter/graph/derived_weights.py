@@ -1,0 +1,44 @@
+"""Weights that are made of another one as they are read: nothing is copied or kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.exporter.quantize.streaming import WeightSource
+
+
+@dataclass(frozen=True)
+class RowsOf:
+    """The rows ``first:end`` of axis 0 of another source."""
+
+    whole: WeightSource
+    first: int
+    end: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``WeightSource``."""
+        return (self.end - self.first, *self.whole.shape[1:])
+
+    @property
+    def stored_type(self) -> str:
+        """See ``WeightSource``."""
+        return self.whole.stored_type
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """See ``WeightSource``."""
+        return self.whole.read(*self._within(start, stop))
+
+    def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
+        """See ``WeightSource``."""
+        return self.whole.read_blocks(*self._within(start, stop))
+
+    def _within(self, start: int, stop: int | None) -> tuple[int, int]:
+        rows = self.end - self.first
+        end = rows if stop is None else stop
+        if not 0 <= start <= end <= rows:
+            raise ValueError(f"rows {start}:{end} are not within the {rows} rows of the part")
+        return self.first + start, self.first + end
