@@ -105,15 +105,6 @@ class EncoderModel(Model):
         mask = self.manifest.tokens.mask
         return None if mask is None else self.tokenizer.text_of(mask)
 
-    def count_tokens(self, text: Text) -> int:
-        """Return how many tokens a text takes, those around it included.
-
-        Raises:
-            OptionsError: ``text`` is none.
-        """
-        (checked,) = _checked([text])
-        return self._session.count_tokens(checked)
-
 
 def _tokens_of(bundle: Bundle) -> EncoderTokens:
     tokens = bundle.manifest.tokens
@@ -130,7 +121,9 @@ def _tokens_of(bundle: Bundle) -> EncoderTokens:
 def _checked(texts: Sequence[Text]) -> list[Text]:
     """Return a list of texts and pairs, after refusing everything else."""
     if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise OptionsError(f"texts is {texts!r:.60}; accepted: a list of texts, or of pairs of them")
+        raise OptionsError(
+            f"texts is {texts!r:.60}; accepted: a list of texts, or of pairs of them"
+        )
     checked: list[Text] = []
     for text in texts:
         if isinstance(text, str):

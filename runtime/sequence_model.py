@@ -45,12 +45,15 @@ class SequenceModel(Model):
         return self._backend.source_capacity
 
     def stream(
-        self, prompt: str, options: GenerationOptions | None = None
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        options: GenerationOptions | None = None,
     ) -> Generator[Piece, None, None]:
         """Generate an answer piece by piece; closing the generator cancels.
 
         Args:
-            prompt: The source, with the prefix of its task where the model was trained with one.
+            prompt: The source, a text, with the prefix of its task where the model was trained
+                with one.
             options: How to generate; None: the defaults of `GenerationOptions`.
 
         Returns:
@@ -80,16 +83,21 @@ class SequenceModel(Model):
         encoding_seconds = perf_counter() - begin
         return self._stream(lambda: self._pieces(source_ids, options, encoding_seconds))
 
-    def generate(self, prompt: str, options: GenerationOptions | None = None) -> Generation:
+    def generate(
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        options: GenerationOptions | None = None,
+    ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt, options))
 
-    def count_tokens(self, prompt: str) -> int:
-        """Return how many tokens a source has, its end token included.
+    def count_tokens(self, prompt: str | Sequence[Mapping[str, str]], *, raw: bool = False) -> int:
+        """Return how many tokens a source has, its end token included, raw or not.
 
         Raises:
             ChatError: The prompt is no text.
         """
+        del raw
         return len(self._encode(prompt))
 
     def _encode(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:

@@ -1,7 +1,8 @@
 """From the steps of an engine to the pieces of an answer: text, its end, and its figures.
 
-Workflow: a session gives steps, one for each chunk of the prompt and one for each token; `pieces_of`
-makes text of them, ends it at a stop text, and measures; `collect` puts a whole answer together.
+Workflow: a session gives steps, one for each chunk of the prompt and one for each token;
+`pieces_of` makes text of them, ends it at a stop text, and measures; `collect` puts a whole answer
+together.
 
 Rules: closing the pieces closes the steps. What the consumer does between two pieces takes no time
 in the figures. The last item comes when the steps have been closed, so that the engine is free.
