@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,3 +43,28 @@ class RowsOf:
         if not 0 <= start <= end <= rows:
             raise ValueError(f"rows {start}:{end} are not within the {rows} rows of the part")
         return self.first + start, self.first + end
+
+
+@dataclass(frozen=True)
+class FlatOf:
+    """All numbers of another source as one vector; read whole, so for small ones."""
+
+    whole: WeightSource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``WeightSource``."""
+        return (math.prod(self.whole.shape),)
+
+    @property
+    def stored_type(self) -> str:
+        """See ``WeightSource``."""
+        return self.whole.stored_type
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """See ``WeightSource``."""
+        return self.whole.read().reshape(-1)[start:stop]
+
+    def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
+        """See ``WeightSource``; a vector has no blocks."""
+        return None
