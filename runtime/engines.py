@@ -5,11 +5,10 @@ Rule: only the module of the engine that is used is imported.
 
 from __future__ import annotations
 
-import importlib
-import operator
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
+from edgewise.runtime import backends
 from edgewise.runtime.bundle import Bundle, Family, Manifest, RuntimeName
 from edgewise.runtime.model import ModelError
 
@@ -58,6 +57,4 @@ def engine_factory(manifest: Manifest) -> EngineFactory:
             f"no engine runs {manifest.model_id}, a {manifest.family} for {manifest.runtime};"
             f" accepted for this family: {', '.join(accepted) or 'none yet'}"
         )
-    module, attribute = found
-    loaded = importlib.import_module(f"edgewise.runtime.backends.{module}")
-    return cast("EngineFactory", operator.attrgetter(attribute)(loaded))
+    return cast("EngineFactory", backends.find(*found))
