@@ -65,6 +65,9 @@ class TokenizerFiles:
     beginning_token: str | None  # for templates that use bos_token
     end_token: str | None  # for templates that use eos_token
     add_beginning_token: bool  # whether plain encoding prepends the beginning token
+    mask_token_id: int | None = None  # stands for a word to be guessed
+    separator_token_id: int | None = None  # what plain encoding puts behind a text
+    separators_between: int = 0  # how many of them stand between two texts
 
 
 @dataclass(frozen=True)
