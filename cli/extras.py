@@ -16,6 +16,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "litert": ("ai_edge_litert", "flatbuffers"),
         "litertlm": ("ai_edge_litert", "flatbuffers", "litert_lm_builder"),
         "optimum": ("optimum",),
+        "constraints": ("llguidance",),
         "vision": ("PIL",),
     }
 )

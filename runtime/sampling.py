@@ -20,12 +20,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.options import SamplingSettings
+
+Floating = TypeVar("Floating", np.float32, np.float64)
 
 _SMALLEST_TEMPERATURE = 1e-9  # below it only equals of the largest logit have any mass anyway
 _FIRST_SORTED = 256  # tokens that top-p sorts at first; times 8 while their mass is too small
@@ -68,7 +71,7 @@ class Sampler:
             logits = penalize(logits, self._seen_ids, self._settings.repetition_penalty)
         if self._greedy:
             token = int(logits.argmax())
-            _check_largest(float(logits[token]))
+            check_largest(float(logits[token]))
         else:
             ids, weights = filtered_weights(logits, self._settings)
             bounds = np.cumsum(weights)
@@ -81,8 +84,8 @@ class Sampler:
 
 
 def penalize(
-    logits: NDArray[np.float32], seen_ids: NDArray[np.int64], penalty: float
-) -> NDArray[np.float32]:
+    logits: NDArray[Floating], seen_ids: NDArray[np.int64], penalty: float
+) -> NDArray[Floating]:
     """Return a copy of the logits [vocabulary] with the repetition penalty applied once per id."""
     result = logits.copy()
     values = result[seen_ids]
@@ -107,7 +110,7 @@ def filtered_weights(
         LogitsError: The largest logit is NaN or infinite.
     """
     largest = float(logits[logits.argmax()])  # argmax finds a NaN first
-    _check_largest(largest)
+    check_largest(largest)
     temperature = max(settings.temperature, _SMALLEST_TEMPERATURE)
     vocabulary = len(logits)
     if 0 < settings.top_k < vocabulary:
@@ -153,7 +156,12 @@ def _nucleus(
         count *= 8
 
 
-def _check_largest(largest: float) -> None:
+def check_largest(largest: float) -> None:
+    """Refuse logits that are no numbers.
+
+    Raises:
+        LogitsError: The largest logit is NaN or infinite.
+    """
     if not math.isfinite(largest):
         raise LogitsError(
             f"the model computed {largest} as its largest logit; its weights are damaged or their"

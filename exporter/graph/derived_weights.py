@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ class RowsOf:
 
 
 @dataclass(frozen=True)
-class FlatRows:
+class MatrixOf:
     """The rows of another source as one matrix, [rows, columns], zeros behind what they hold.
 
     A convolution whose squares do not overlap is such a matrix on the numbers of each square.
@@ -73,4 +74,29 @@ class FlatRows:
     def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
         """See ``WeightSource``."""
         del start, stop
+        return None
+
+
+@dataclass(frozen=True)
+class FlatOf:
+    """All numbers of another source as one vector; read whole, so for small ones."""
+
+    whole: WeightSource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``WeightSource``."""
+        return (math.prod(self.whole.shape),)
+
+    @property
+    def stored_type(self) -> str:
+        """See ``WeightSource``."""
+        return self.whole.stored_type
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """See ``WeightSource``."""
+        return self.whole.read().reshape(-1)[start:stop]
+
+    def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
+        """See ``WeightSource``; a vector has no blocks."""
         return None

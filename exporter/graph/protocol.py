@@ -26,7 +26,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.derived_weights import FlatRows, RowsOf
+from edgewise.exporter.graph.derived_weights import MatrixOf, RowsOf
 from edgewise.exporter.graph.relative_positions import RelativeBuckets
 from edgewise.exporter.quantize.streaming import WeightSource
 
@@ -56,9 +56,9 @@ class Weight:
         """Return rows of it as a weight of its own, as where a checkpoint stores several in one."""
         return Weight(name, self.role, RowsOf(self.source, start, stop))
 
-    def flat(self, columns: int) -> Weight:
+    def matrix(self, columns: int) -> Weight:
         """Return it as a matrix [rows, columns], zeros behind what its rows hold."""
-        return Weight(self.name, self.role, FlatRows(self.source, columns))
+        return Weight(self.name, self.role, MatrixOf(self.source, columns))
 
 
 def pack_name(weights: Sequence[Weight]) -> str:

@@ -260,10 +260,105 @@ def test_ul2_without_a_word_on_it_is_tied_and_scaled():
     assert configuration.activation == "silu"
 
 
+SLADE = {
+    "model_type": "bart",
+    "architectures": ["BartForConditionalGeneration"],
+    "vocab_size": 8000,
+    "d_model": 1024,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_attention_heads": 16,
+    "decoder_attention_heads": 16,
+    "encoder_ffn_dim": 4096,
+    "decoder_ffn_dim": 4096,
+    "max_position_embeddings": 1024,
+}
+BART_BASE = SLADE | {
+    "vocab_size": 50265,
+    "d_model": 768,
+    "encoder_attention_heads": 12,
+    "decoder_attention_heads": 12,
+    "encoder_ffn_dim": 3072,
+    "decoder_ffn_dim": 3072,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (BART_BASE, 139_420_416),
+        (
+            BART_BASE
+            | {"d_model": 1024, "encoder_layers": 12, "decoder_layers": 12}
+            | {f"{side}_attention_heads": 16 for side in ("encoder", "decoder")}
+            | {f"{side}_ffn_dim": 4096 for side in ("encoder", "decoder")},
+            406_291_456,
+        ),
+        (SLADE, 186_654_720),
+    ],
+)
+def test_parameter_counts_of_bart(config, count):
+    """As published, where the bias of the logits is not counted: it is no parameter there."""
+    bias = config["vocab_size"]
+    assert parameters(find_model("bart"), config) - bias == count
+
+
+@pytest.mark.parametrize(("scale", "factor", "forced"), [(False, 1.0, None), (True, 32.0, 0)])
+def test_what_bart_declares(scale, factor, forced):
+    change = {"scale_embedding": scale, "forced_bos_token_id": forced, "forced_eos_token_id": 2}
+    configuration = find_model("bart").configuration(SLADE | change)
+    assert configuration.embedding_scale == factor
+    assert configuration.start_token_id == 2
+    assert configuration.forced_first_token_id == forced
+    assert configuration.forced_last_token_id == 2
+    assert (configuration.position_offset, configuration.context_length) == (2, 1024)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["BartForSequenceClassification"]}, "BartForSequenceClassification"),
+        ({"decoder_attention_heads": 8}, r"encoder_attention_heads is 16.*is 8"),
+        ({"decoder_ffn_dim": 2048}, "decoder_ffn_dim is 2048"),
+        ({"d_model": 1000}, "multiple of encoder_attention_heads"),
+        ({"activation_function": "mish"}, "activation_function is 'mish'"),
+        ({"max_position_embeddings": None}, "'max_position_embeddings'"),
+    ],
+)
+def test_what_bart_can_not_be_is_refused(change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        find_model("bart").configuration(SLADE | change)
+
+
+def test_a_head_of_barts_own_is_read():
+    tied = TinyEncoderDecoder("bart")
+    untied = TinyEncoderDecoder("bart", changes={"tie_word_embeddings": False})
+    assert untied.specifications.keys() - tied.specifications.keys() == {"lm_head.weight"}
+    untied.arrays["lm_head.weight"] = tied.arrays["model.shared.weight"][::-1].copy()
+    bias = tied.arrays["final_logits_bias"]
+    logits, expected = (decoded(model) for model in (untied, tied))
+    assert np.abs((logits - bias) - (expected - bias)[..., ::-1]).max() < 1e-5
+
+
+def decoded(model):
+    decoder = NumpyBuilder(model.targets, encoder=encoded(model).states)
+    model.decode(decoder)
+    return decoder.logits
+
+
+def test_mt5_is_version_1_1_without_a_word_on_it():
+    config = flan_t5(512, 1024, 6, 8) | {"vocab_size": 250112}
+    bare = {name: value for name, value in config.items() if name != "tie_word_embeddings"}
+    del bare["feed_forward_proj"]
+    configuration = find_model("mt5").configuration(bare | {"model_type": "mt5"})
+    assert configuration == find_model("t5").configuration(config)
+    assert parameters(find_model("mt5"), bare) == 300_176_768  # of mT5-small, as published
+
+
 def test_families_do_not_mix():
     assert {"bert", "roberta", "distilbert"} <= set(model_types("encoder"))
-    assert "t5" in model_types("encoder_decoder")
-    assert not {"bert", "roberta", "distilbert", "t5"} & set(model_types("decoder"))
+    assert {"bart", "t5", "mt5"} <= set(model_types("encoder_decoder"))
+    assert not {"bert", "roberta", "distilbert", "bart", "t5"} & set(model_types("decoder"))
     assert {"bert", "t5", "llama"} < set(model_types())
     assert family_of("t5") == "encoder_decoder"
 
