@@ -25,7 +25,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.derived_weights import RowsOf
+from edgewise.exporter.graph.derived_weights import RowsOf, Shifted, Transposed
 from edgewise.exporter.graph.relative_positions import RelativeBuckets
 from edgewise.exporter.quantize.streaming import WeightSource
 
@@ -55,6 +55,14 @@ class Weight:
         """Return rows of it as a weight of its own, as where a checkpoint stores several in one."""
         return Weight(name, self.role, RowsOf(self.source, start, stop))
 
+    def transposed(self) -> Weight:
+        """Return it with its axes swapped, as where a matrix is stored [in, out]."""
+        return Weight(self.name, self.role, Transposed(self.source))
+
+    def plus(self, number: float) -> Weight:
+        """Return it with a number added everywhere, as where a norm is stored less 1."""
+        return Weight(self.name, self.role, Shifted(self.source, number)) if number else self
+
 
 def pack_name(weights: Sequence[Weight]) -> str:
     """Name a pack after its first weight and how many more follow."""
@@ -69,9 +77,11 @@ class Rotary:
     Attributes:
         inverse_frequencies: One angle step in radians a position for each rotated pair; twice as
             many leading features of a head rotate, the rest pass.
+        factor: On what rotates, queries and keys alike; 1 but for some long-context scalings.
     """
 
     inverse_frequencies: tuple[float, ...]
+    factor: float = 1.0
 
     def tables(self, positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return cosine and sine, float32 [positions, pairs], computed in float64."""
@@ -79,7 +89,8 @@ class Rotary:
             np.arange(positions, dtype=np.float64),
             np.asarray(self.inverse_frequencies, dtype=np.float64),
         )
-        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        cosine, sine = self.factor * np.cos(angles), self.factor * np.sin(angles)
+        return cosine.astype(np.float32), sine.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,21 @@ class RelativeBias:
 
 
 @dataclass(frozen=True)
+class QueryKeyNorms:
+    """An RMSNorm over each head of queries and of keys, before they rotate (arXiv 2302.05442).
+
+    Attributes:
+        query: [head size], the factors of all query heads.
+        key: [head size], those of all key heads.
+        epsilon: Added to the mean square.
+    """
+
+    query: Weight
+    key: Weight
+    epsilon: float
+
+
+@dataclass(frozen=True)
 class Attention:
     """One layer's causal self-attention over its cache (grouped query: arXiv 2305.13245).
 
@@ -111,6 +137,8 @@ class Attention:
         scale: Factor on the scores before the softmax.
         rotary: Rotation of queries and keys by position, or None.
         relative_bias: What is added to the scores by relative position, or None.
+        window: How many tokens a query sees, itself and those before it; None for all.
+        norms: Of queries and keys by head, or None.
     """
 
     layer: int
@@ -120,6 +148,8 @@ class Attention:
     scale: float
     rotary: Rotary | None
     relative_bias: RelativeBias | None = None
+    window: int | None = None
+    norms: QueryKeyNorms | None = None
 
 
 @dataclass(frozen=True)
@@ -236,19 +266,21 @@ class Operations(Protocol[Value]):
 class GraphBuilder(Operations[Value], Protocol[Value]):
     """The operations of a decoder: new tokens behind a cache."""
 
-    def embedded_tokens(self, weight: Weight) -> Value:
+    def embedded_tokens(self, weight: Weight, scale: float = 1.0) -> Value:
         """Return the states with which the new tokens enter the first layer: [B, T, D].
 
         These are their rows of the embedding. A builder that was asked to take embeddings declares
-        them as its input in place of the ids: text and images are then put together outside.
+        them as its input in place of the ids: text and images are then put together outside, and
+        scaled.
 
         Args:
             weight: The embedding, [vocabulary, D].
+            scale: Factor on its rows.
         """
         ...
 
     def attention(self, query_key_value: Value, attention: Attention) -> Value:
-        """Rotate, append keys and values to the layer's cache, attend causally.
+        """Norm, rotate, append keys and values to the layer's cache, attend causally.
 
         Args:
             query_key_value: [B, T, (heads + 2 * key_value_heads) * head_size], in that order.

@@ -57,17 +57,7 @@ class TfliteOperations:
     def rms_norm(self, x: Edge, weight: Weight, epsilon: float) -> Edge:
         """See ``Operations``."""
         g, name = self._graph, weight.name.removesuffix(".weight")
-        squared = g.binary(Operator.MUL, x, x, f"{name}/squared")
-        mean = g.operator(
-            Operator.MEAN,
-            [squared, g.integers([len(x.shape) - 1])],
-            (*x.shape[:-1], 1),
-            f"{name}/mean",
-            options=schema.ReducerOptionsT(keepDims=True),
-        )
-        mean = g.binary(Operator.ADD, mean, g.number(epsilon), f"{name}/mean_above_0")
-        factor = g.unary(Operator.RSQRT, mean, f"{name}/factor")
-        normed = g.binary(Operator.MUL, x, factor, f"{name}/unscaled")
+        normed = self._root_mean_square_normed(x, epsilon, name)
         return g.binary(Operator.MUL, normed, self._weights.vector(g, [weight]), name)
 
     def add_rms_norm(
@@ -138,6 +128,15 @@ class TfliteOperations:
             case "gelu" | "gelu_tanh":
                 options = schema.GeluOptionsT(approximate=activation == "gelu_tanh")
                 return g.operator(Operator.GELU, [x], x.shape, f"{name}/gelu", options=options)
+
+    def _root_mean_square_normed(self, x: Edge, epsilon: float, name: str) -> Edge:
+        """Divide by the root of the mean square over the last axis."""
+        g = self._graph
+        squared = g.binary(Operator.MUL, x, x, f"{name}/squared")
+        mean = self._mean_of_features(squared, f"{name}/mean")
+        mean = g.binary(Operator.ADD, mean, g.number(epsilon), f"{name}/mean_above_0")
+        factor = g.unary(Operator.RSQRT, mean, f"{name}/factor")
+        return g.binary(Operator.MUL, x, factor, f"{name}/unscaled")
 
     def _mean_of_features(self, x: Edge, name: str) -> Edge:
         return self._graph.operator(
