@@ -37,6 +37,7 @@ HOMES = {
         "runtime/backends/fake_bundle.py",
         "exporter/checkpoint/tokenizer_check.py",
         "exporter/description.py",
+        "exporter/formula_tokenizer.py",
         "exporter/verify.py",
     ),
     "jinja2": ("runtime/chat.py",),
