@@ -6,20 +6,18 @@ stop texts of the bundle's prompt format end every answer that is not raw, besid
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from time import perf_counter
 
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.chat import ChatError, ChatTemplate, check_messages
+from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import GenerationOptions, OptionsError
 from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
 from edgewise.runtime.tokenizer import Tokenizer
-
-Messages = Sequence[Mapping[str, str]]
 
 
 class LanguageModel(Model):

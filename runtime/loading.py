@@ -13,7 +13,7 @@ from edgewise.runtime.chat import ChatTemplate
 from edgewise.runtime.encoder_model import EncoderModel
 from edgewise.runtime.engines import EngineFactory, engine_factory
 from edgewise.runtime.language_model import LanguageModel
-from edgewise.runtime.options import OptionsError
+from edgewise.runtime.options import BEAMS_MAX, OptionsError
 from edgewise.runtime.sequence_model import SequenceModel
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK
 from edgewise.runtime.tokenizer import Tokenizer
@@ -31,6 +31,7 @@ def load(
     verify_hashes: bool = False,
     context_length: int | None = None,
     prefill_chunk: int = PREFILL_CHUNK,
+    slots: int = 1,
     backend: EngineFactory | None = None,
 ) -> AnyModel:
     """Load a bundle.
@@ -44,6 +45,8 @@ def load(
             an encoder-decoder the answer); None: all that the bundle allows. Less takes less
             memory.
         prefill_chunk: Tokens of a decoder's prompt that are computed at once.
+        slots: Sequences that the cache holds at once: beam search takes one for each beam, and each
+            takes as much memory again.
         backend: Another engine than the manifest names.
 
     Returns:
@@ -62,6 +65,7 @@ def load(
     manifest = bundle.manifest
     capacity = _within("context_length", context_length, manifest.context_length)
     prefill_chunk = _within("prefill_chunk", prefill_chunk, 2**31 - 1)
+    _within("slots", slots, BEAMS_MAX)
     if threads is None:
         threads = _default_threads(manifest)
     else:
@@ -73,7 +77,7 @@ def load(
     if manifest.family == "encoder":
         engine = factory(bundle, threads=threads, capacity=capacity)
         return EncoderModel(bundle, engine, tokenizer)
-    engine = factory(bundle, threads=threads, slots=1, capacity=capacity)
+    engine = factory(bundle, threads=threads, slots=slots, capacity=capacity)
     if manifest.family == "encoder_decoder":
         return SequenceModel(bundle, engine, tokenizer)
     return LanguageModel(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)

@@ -54,7 +54,7 @@ def test_threads_are_the_profiles_but_no_more_than_the_cores(fake_bundle, tmp_pa
     [
         {"context_length": 257}, {"context_length": 0}, {"context_length": 1.5},
         {"threads": 0}, {"threads": -1}, {"threads": 1025}, {"threads": True},
-        {"prefill_chunk": 0},
+        {"prefill_chunk": 0}, {"slots": 0}, {"slots": 65},
     ],
 )  # fmt: skip
 def test_arguments_outside_what_is_accepted(fake_bundle, arguments):

@@ -13,7 +13,7 @@ from edgewise.runtime.backends.fake_encoder import FakeEncoderDecoderBackend
 from edgewise.runtime.chat import ChatError
 from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
-from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.options import GenerationOptions, OptionsError
 from edgewise.runtime.sessions.seq2seq import SourceError
 
 REPLY = "Paris est la capitale de la France 🙂."
@@ -71,6 +71,39 @@ def test_stop_texts_of_the_caller_and_of_the_bundle_end_an_answer(tmp_path):
         assert model.generate("x", GenerationOptions(stop=("est",))).text == "Paris "
         assert model.generate("x", GenerationOptions(raw=True)).text == REPLY
         assert model.generate("x").finish_reason == "stop"
+
+
+def test_sampling_is_as_asked_for_or_as_the_bundle_advises(tmp_path):
+    folder = write_fake_sequence_bundle(tmp_path / "b", reply="")
+    with load(folder) as model:
+        options = [
+            GenerationOptions(max_tokens=20, temperature=temperature, seed=seed)
+            for temperature, seed in ((0, 1), (50.0, 1), (50.0, 1), (50.0, 2))
+        ]
+        greedy, one, again, two = (model.generate("x", each).token_ids for each in options)
+        assert one == again
+        assert len({greedy, one, two}) == 3
+
+
+def test_beams_find_what_is_likelier_than_the_greedy_answer(tmp_path):
+    folder = write_fake_sequence_bundle(tmp_path / "b", reply="", context_length=8, seed=5)
+    wide = GenerationOptions(beams=4, max_tokens=6)
+    with load(folder, slots=4) as model:
+        found = model.candidates("x", wide)
+        assert len(found) == 4
+        assert [each.score for each in found] == sorted(
+            (each.score for each in found), reverse=True
+        )
+        (alone,) = model.candidates("x", GenerationOptions(max_tokens=6))
+        assert alone.token_ids == model.generate("x", GenerationOptions(max_tokens=6)).token_ids
+        assert found[0].score > alone.score
+        result = model.generate("x", wide)
+        assert (result.text, result.token_ids) == (found[0].text, found[0].token_ids)
+    with (
+        load(folder) as model,
+        pytest.raises(OptionsError, match="beams is 4; accepted: up to 1, as many as the model"),
+    ):
+        model.stream("x", wide)
 
 
 def test_what_can_be_refused_is_refused_at_the_call(model):
