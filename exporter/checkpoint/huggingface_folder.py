@@ -26,9 +26,9 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HOW_TO_CONVERT = (
     "Pickle can run code while it is loaded, so Edgewise never loads it. Convert it elsewhere: "
-    "`python -c \"import transformers as t; kind, = t.AutoConfig.from_pretrained('IN').architectures;"
-    " getattr(t, kind).from_pretrained('IN').save_pretrained('OUT')\"`, then give OUT with the "
-    "tokenizer files beside it."
+    "`python -c \"import transformers as t; kind, = t.AutoConfig.from_pretrained('IN')"
+    ".architectures; getattr(t, kind).from_pretrained('IN').save_pretrained('OUT')\"`, then give "
+    "OUT with the tokenizer files beside it."
 )
 # What checkpoints from before PyTorch, BERT's own among them, call the parts of a norm.
 OLD_NORM_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}

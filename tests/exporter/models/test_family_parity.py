@@ -60,16 +60,25 @@ def test_more_tokens_than_positions_are_refused():
         model.forward(NumpyEncoderBuilder(np.full((1, 49), 7)))
 
 
-def test_a_decoder_of_words_that_is_not_tied_is_read():
-    tied = TinyEncoder("distilbert_masked_language_model")
+@pytest.mark.parametrize(
+    ("kind", "bias", "decoder"),
+    [
+        ("bert", "cls.predictions.bias", "cls.predictions.decoder"),
+        ("roberta", "lm_head.bias", "lm_head.decoder"),
+        ("distilbert", "vocab_projector.bias", "vocab_projector"),
+    ],
+)
+def test_a_decoder_of_words_that_is_not_tied_is_read(kind, bias, decoder):
+    tied = TinyEncoder(f"{kind}_masked_language_model")
     untied = TinyEncoder(tied.name, changes={"tie_word_embeddings": False})
-    name = "vocab_projector.weight"
-    assert untied.specifications.keys() - tied.specifications.keys() == {name}
-    embedding = untied.arrays["distilbert.embeddings.word_embeddings.weight"]
-    untied.arrays[name] = embedding[::-1].copy()
+    new = {f"{decoder}.weight", f"{decoder}.bias"}
+    assert untied.specifications.keys() ^ tied.specifications.keys() == new ^ {bias}
+    assert untied.definition.ignored(bias) or bias in untied.specifications
+    embedding = untied.arrays[f"{kind}.embeddings.word_embeddings.weight"]
+    untied.arrays[f"{decoder}.weight"] = embedding[::-1].copy()
+    untied.arrays[f"{decoder}.bias"] = tied.arrays[bias][::-1].copy()
     logits, expected = (encoded(model).outputs["logits"] for model in (untied, tied))
-    bias = tied.arrays["vocab_projector.bias"]
-    assert np.abs((logits - bias) - (expected - bias)[..., ::-1]).max() < 1e-5
+    assert np.abs(logits - expected[..., ::-1]).max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ENCODER_DECODERS)
@@ -164,6 +173,7 @@ ROBERTA_LARGE = ROBERTA_BASE | {
     "num_attention_heads": 16,
     "intermediate_size": 4096,
 }
+XLM_ROBERTA_BASE = ROBERTA_BASE | {"model_type": "xlm-roberta", "vocab_size": 250002}
 DISTILBERT_BASE = {
     "model_type": "distilbert",
     "vocab_size": 30522,
@@ -202,6 +212,8 @@ def test_parameter_counts_of_bert_base(architecture, count):
         (ROBERTA_BASE, "RobertaForMaskedLM", 124_697_433),
         (ROBERTA_BASE, "RobertaForSequenceClassification", 124_647_170),
         (ROBERTA_BASE, "RobertaForTokenClassification", 124_055_040 + 2 * 769),
+        (XLM_ROBERTA_BASE, "XLMRobertaModel", 277_453_056),
+        (XLM_ROBERTA_BASE, "XLMRobertaForMaskedLM", 278_295_186),
         (DISTILBERT_BASE, "DistilBertModel", 66_362_880),
         (DISTILBERT_BASE, "DistilBertForMaskedLM", 66_985_530),
         (DISTILBERT_BASE, "DistilBertForSequenceClassification", 66_955_010),
@@ -258,6 +270,15 @@ def test_ul2_without_a_word_on_it_is_tied_and_scaled():
     assert configuration.tied_head
     assert configuration.head_scale == pytest.approx(1 / 64)
     assert configuration.activation == "silu"
+
+
+@pytest.mark.parametrize(("scaled", "factor"), [(True, 512**-0.5), (False, 1)])
+def test_transformers_5_tells_under_another_name_whether_t5_ties_its_head(scaled, factor):
+    config = flan_t5(512, 1024, 6, 8) | {"tie_word_embeddings": True}
+    configuration = find_model("t5").configuration(config | {"scale_decoder_outputs": scaled})
+    assert configuration.tied_head == scaled
+    assert configuration.head_scale == pytest.approx(factor)
+    assert not find_model("mt5").configuration(config).tied_head
 
 
 SLADE = {
