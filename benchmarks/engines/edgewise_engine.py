@@ -12,8 +12,8 @@ from workload import Workload, measure
 
 from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.engines import engine_factory
 from edgewise.runtime.kv_cache import SlotTable
-from edgewise.runtime.model import backend_factory
 from edgewise.runtime.sessions.decoder import generate_step
 from edgewise.runtime.tokenizer import Tokenizer
 
@@ -30,7 +30,7 @@ class Edgewise:
                 f"{workload.capacity} are needed: export it with a longer context"
             )
         Tokenizer.open(bundle)  # part of a cold start
-        factory = backend_factory(bundle.manifest)
+        factory = engine_factory(bundle.manifest)
         self._backend = factory(
             bundle, threads=workload.threads, slots=1, capacity=workload.capacity
         )
