@@ -7,6 +7,7 @@ seed and token ids. What transformers computes lies in data/states (oracle/write
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,25 @@ class TinyFamilyModel:
     """A case's definition over arrays."""
 
     def __init__(
-        self, folder: str, name: str, recipe: str | None = None, scales_as: str = "float32"
+        self,
+        folder: str,
+        name: str,
+        recipe: str | None = None,
+        scales_as: str = "float32",
+        changes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Load a case; with a recipe its weights are those that the recipe stores."""
+        """Load a case; with a recipe its weights are those that the recipe stores.
+
+        Args:
+            folder: Of the case's kind.
+            name: Of the case.
+            recipe: By which weights are stored and read.
+            scales_as: The type of their scales.
+            changes: Of the configuration.
+        """
         self.name = name
         self.content: dict[str, Any] = json.loads((DATA / folder / f"{name}.json").read_text())
-        self.config = self.content["config"]
+        self.config = self.content["config"] | dict(changes or {})
         self.definition: Any = find_model(self.config["model_type"])
         self.configuration = self.definition.configuration(self.config)
         self.specifications = self.definition.tensors(self.configuration)
@@ -106,8 +120,14 @@ class TinyFamilyModel:
 
 
 class TinyEncoder(TinyFamilyModel):
-    def __init__(self, name: str, recipe: str | None = None, scales_as: str = "float32") -> None:
-        super().__init__("encoders", name, recipe, scales_as)
+    def __init__(
+        self,
+        name: str,
+        recipe: str | None = None,
+        scales_as: str = "float32",
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__("encoders", name, recipe, scales_as, changes)
         self.ids, self.mask = padded(self.content["sequences"])
         self.counts = self.mask.sum(axis=1).astype(np.int32)
         self.types, _ = padded(self.content["token_types"])
@@ -117,8 +137,14 @@ class TinyEncoder(TinyFamilyModel):
 
 
 class TinyEncoderDecoder(TinyFamilyModel):
-    def __init__(self, name: str, recipe: str | None = None, scales_as: str = "float32") -> None:
-        super().__init__("encoder_decoders", name, recipe, scales_as)
+    def __init__(
+        self,
+        name: str,
+        recipe: str | None = None,
+        scales_as: str = "float32",
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__("encoder_decoders", name, recipe, scales_as, changes)
         self.ids, self.mask = padded(self.content["sources"])
         self.counts = self.mask.sum(axis=1).astype(np.int32)
         self.targets = np.asarray(self.content["targets"])

@@ -39,9 +39,14 @@ class NumpyEncoderBuilder(NumpyOperations):
             token_ids: int64 [B, T], padded on the right.
             mask: 1 for real tokens, 0 for padding, [B, T]; None: all are real.
             token_types: [B, T]; None: all are of type 0.
+
+        Raises:
+            ValueError: Padding stands before real tokens.
         """
         super().__init__(token_ids)
         self._mask = np.ones_like(token_ids) if mask is None else mask
+        if (np.diff(self._mask, axis=1) > 0).any():
+            raise ValueError("padding stands before real tokens; pad encoders on the right")
         self._token_types = np.zeros_like(token_ids) if token_types is None else token_types
         bias = np.where(self._mask[:, None, None] > 0, np.float32(0), np.float32(-np.inf))
         self.states = NumpyEncoderStates(bias)
@@ -49,7 +54,8 @@ class NumpyEncoderBuilder(NumpyOperations):
 
     def type_embedding(self, weight: Weight) -> Array:
         """See ``EncoderBuilder``."""
-        return weight.source.read()[self._token_types]
+        table = weight.source.read()
+        return table[None] if len(table) == 1 else table[self._token_types]
 
     def full_attention(self, query_key_value: Array, attention: FullAttention) -> Array:
         """See ``EncoderBuilder``."""

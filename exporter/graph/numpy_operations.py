@@ -82,8 +82,13 @@ class NumpyOperations:
 
     def position_embedding(self, weight: Weight, offset: int) -> Array:
         """See ``Operations``."""
-        start = self._first_position + offset
-        return weight.source.read(start, start + self._token_ids.shape[1])[None]
+        start, new_tokens = self._first_position + offset, self._token_ids.shape[1]
+        if start + new_tokens > weight.shape[0]:
+            raise ValueError(
+                f"{self._first_position + new_tokens} tokens were given, {weight.name!r} holds "
+                f"positions for {weight.shape[0] - offset}"
+            )
+        return weight.source.read(start, start + new_tokens)[None]
 
     def linear(
         self, x: Array, weights: Sequence[Weight], biases: Sequence[Weight] | None = None

@@ -4,7 +4,7 @@
 |---|---|---|
 | input_ids | int64 | [batch, tokens] |
 | attention_mask | int64 | [batch, tokens], 1 for real tokens, right-padded |
-| token_type_ids | int64 | [batch, tokens]; only where the model has types |
+| token_type_ids | int64 | [batch, tokens]; only where the model has two types or more |
 | what ``output`` names | float32 | [batch, tokens or 1, features] |
 | cross_key_values.{layer}.key / .value | float32 | [batch, heads, tokens, head size] |
 
@@ -46,6 +46,8 @@ class OnnxEncoderBuilder(OnnxOperations):
 
     def type_embedding(self, weight: Weight) -> str:
         """See ``EncoderBuilder``."""
+        if weight.shape[0] == 1:
+            return self._vector(weight)
         self._graph.add_input(TOKEN_TYPES, TensorProto.INT64, ["batch", "tokens"])
         name = f"{pack_name([weight])}/rows"
         return self._graph.node("Gather", [self._vector(weight), TOKEN_TYPES], name, axis=0)

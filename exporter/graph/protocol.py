@@ -284,16 +284,22 @@ class GraphBuilder(Operations[Value], Protocol[Value]):
 
 
 class EncoderBuilder(Operations[Value], Protocol[Value]):
-    """The operations of an encoder: whole sequences, padding behind the real tokens."""
+    """The operations of an encoder: whole sequences, padding behind the real tokens.
+
+    Padding before them is no input of such a graph: learned positions count from the row's start.
+    The runtime gives a count of real tokens for each row and so can not ask for it.
+    """
 
     def type_embedding(self, weight: Weight) -> Value:
         """Look up the rows of the graph's second input, token types: which of two texts it is.
+
+        A single row belongs to every token, and then the graph has no such input.
 
         Args:
             weight: [types, D]; never quantized.
 
         Returns:
-            [B, T, D], to be added to the token's own.
+            [B, T, D], or a row that stretches, to be added to the token's own.
         """
         ...
 

@@ -7,7 +7,7 @@ weights. A text is padded to the shortest length that holds it.
 |---|---|---|
 | token_ids | int32 | [T], padding behind the real ones |
 | token_count | int32 | [1], how many of the T are real |
-| token_types | int32 | [T]; only where the model has types |
+| token_types | int32 | [T]; only where the model has two types or more |
 
 | output | type | shape |
 |---|---|---|
@@ -64,7 +64,9 @@ class TfliteEncoderBuilder(TfliteOperations):
         return self._token_ids
 
     def type_embedding(self, weight: Weight) -> Edge:
-        """See ``EncoderBuilder``; [T, D]."""
+        """See ``EncoderBuilder``; [T or 1, D]."""
+        if weight.shape[0] == 1:
+            return self._graph.constant(pack_name([weight]), weight.source.read())
         types = self._graph.input(TOKEN_TYPES, (self._tokens,), ElementType.INT32)
         return self._linear.table_rows(pack_name([weight]), weight.source.read(), types)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgewise.exporter.graph.protocol import Activation
-from edgewise.exporter.models.decoder import ConfigurationError
+from edgewise.exporter.models.decoder import ConfigurationError, required
 
-Head = Literal["features", "masked_language_model", "classification"]
+Head = Literal["features", "masked_language_model", "classification", "token_classification"]
 
 LOGITS = "logits"
 HIDDEN_STATES = "hidden_states"
@@ -43,9 +43,10 @@ class EncoderConfiguration:
         position_offset: Row of the first token's position.
         token_types: Rows of the token types; 0 for none.
         activation: Inside the MLP.
-        head: What the graph gives: all states and their mean, a logit for each word at each token,
-            or a logit for each label.
+        head: What the graph gives: all states and their mean, these and a logit for each word at
+            each token, or a logit for each label of the text or of each token.
         labels: Names of the labels, in order; empty without classification.
+        tied_head: Whether the head that guesses words reads the embedding's weights.
     """
 
     vocabulary_size: int
@@ -61,6 +62,7 @@ class EncoderConfiguration:
     activation: Activation
     head: Head
     labels: tuple[str, ...]
+    tied_head: bool = True
 
     def __post_init__(self) -> None:
         if self.heads * self.head_size != self.hidden_size:
@@ -68,6 +70,60 @@ class EncoderConfiguration:
                 f"{self.hidden_size} features can not be split into {self.heads} heads: "
                 "hidden_size must be a multiple of num_attention_heads in config.json"
             )
+
+
+def heads_of(stem: str) -> dict[str, Head]:
+    """Return which head an architecture has, by transformers' names for those of a model."""
+    return {
+        f"{stem}Model": "features",
+        f"{stem}ForMaskedLM": "masked_language_model",
+        f"{stem}ForSequenceClassification": "classification",
+        f"{stem}ForTokenClassification": "token_classification",
+    }
+
+
+def encoder_configuration(
+    config: Mapping[str, Any],
+    heads: Mapping[str, Head],
+    *,
+    token_types: int,
+    position_offset: int = 0,
+) -> EncoderConfiguration:
+    """Read what BERT and its like have in common, by BERT's names.
+
+    Args:
+        config: The checkpoint's configuration.
+        heads: Which head an architecture has; without one the checkpoint is taken for the first.
+        token_types: Rows of the token types.
+        position_offset: Row of the first token's position.
+
+    Raises:
+        ConfigurationError: A value is missing, or the architecture is not known.
+    """
+    architecture = (config.get("architectures") or [next(iter(heads))])[0]
+    if architecture not in heads:
+        raise ConfigurationError(
+            f"this checkpoint is a {architecture}; known are {', '.join(heads)}"
+        )
+    head = heads[architecture]
+    hidden_size = int(required(config, "hidden_size"))
+    count = int(required(config, "num_attention_heads"))
+    return EncoderConfiguration(
+        vocabulary_size=int(required(config, "vocab_size")),
+        hidden_size=hidden_size,
+        layers=int(required(config, "num_hidden_layers")),
+        heads=count,
+        head_size=hidden_size // count,
+        intermediate_size=int(required(config, "intermediate_size")),
+        norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        context_length=int(required(config, "max_position_embeddings")) - position_offset,
+        position_offset=position_offset,
+        token_types=token_types,
+        activation=activation_of(config, "hidden_act", "gelu"),
+        head=head,
+        labels=labels_of(config) if head.endswith("classification") else (),
+        tied_head=bool(config.get("tie_word_embeddings", True)),
+    )
 
 
 def activation_of(config: Mapping[str, Any], name: str, default: str) -> Activation:

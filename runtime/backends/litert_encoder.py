@@ -19,7 +19,7 @@ from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS,
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
 from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_notes import without_notes
-from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.bundle import Bundle
 
 TOKEN_COUNT = "token_count"  # noqa: S105 - a name, no secret
@@ -108,6 +108,7 @@ class LitertEncoderBackend:
         """See ``EncoderBackend``."""
         if self._model is None:
             raise ValueError("the back end is closed")
+        check_length(int(counts.max()), self.capacity)
         rows = []
         for row, count in enumerate(counts.tolist()):
             length = next(length for length in self._lengths if length >= count)
@@ -199,6 +200,7 @@ class LitertEncoderDecoderBackend:
         """See ``EncoderDecoderBackend``."""
         if self._model is None:
             raise ValueError("the back end is closed")
+        check_length(int(counts.max()), self.source_capacity)
         for row, count in enumerate(counts.tolist()):
             feeds = {
                 TOKEN_IDS: _padded(token_ids[row, :count], self.source_capacity),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.backends.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, open_session
-from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.bundle import Bundle
 
 TOKEN_TYPES = "token_type_ids"  # noqa: S105 - a name, no secret
@@ -67,6 +67,7 @@ class OnnxEncoderBackend:
         token_types: NDArray[np.int64] | None = None,
     ) -> Mapping[str, NDArray[np.float32]]:
         """See ``EncoderBackend``."""
+        check_length(token_ids.shape[1], self.capacity)
         types = np.zeros_like(token_ids) if token_types is None else token_types
         feeds = {
             INPUT_IDS: token_ids,

@@ -129,7 +129,22 @@ class EncoderBackend(Protocol):
 
         Returns:
             By the graph's names, [B, T or 1, features] each; rows of padding mean nothing.
+
+        Raises:
+            BackendError: A sequence is longer than the capacity, or the engine failed.
         """
 
     def close(self) -> None:
         """Give the memory back; a second call does nothing."""
+
+
+def check_length(tokens: int, capacity: int) -> None:
+    """Refuse what an encoder has no positions for.
+
+    Raises:
+        BackendError: There are more tokens than it reads.
+    """
+    if tokens > capacity:
+        raise BackendError(
+            f"{tokens} tokens were given, this model reads at most {capacity}; give a shorter text"
+        )

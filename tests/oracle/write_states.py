@@ -29,7 +29,8 @@ def loaded(model):
     with tempfile.TemporaryDirectory() as folder:
         model.write(Path(folder))
         kind = getattr(transformers, model.config["architectures"][0])
-        options = {"add_pooling_layer": False} if kind is transformers.BertModel else {}
+        poolers = (transformers.BertModel, transformers.RobertaModel)
+        options = {"add_pooling_layer": False} if kind in poolers else {}
         network, loading = kind.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -45,17 +46,21 @@ def loaded(model):
 
 def encoder_states(name: str) -> dict[str, np.ndarray]:
     model = TinyEncoder(name)
+    types = {"token_type_ids": torch.tensor(model.types)} if model.configuration.token_types else {}
     with torch.no_grad():
         result = loaded(model)(
             input_ids=torch.tensor(model.ids),
             attention_mask=torch.tensor(model.mask),
-            token_type_ids=torch.tensor(model.types),
+            output_hidden_states=True,
+            **types,
         )
-    if "logits" in result:
-        return {"logits": result.logits.numpy()}
+    logits = {"logits": result.logits.numpy()} if "logits" in result else {}
+    if model.configuration.labels:
+        return logits
+    states = result.hidden_states[-1]
     mask = torch.tensor(model.mask)[:, :, None]
-    mean = (result.last_hidden_state * mask).sum(1) / mask.sum(1)
-    return {"hidden_states": result.last_hidden_state.numpy(), "mean": mean.numpy()}
+    mean = (states * mask).sum(1) / mask.sum(1)
+    return {"hidden_states": states.numpy(), "mean": mean.numpy(), **logits}
 
 
 def encoder_decoder_states(name: str) -> dict[str, np.ndarray]:

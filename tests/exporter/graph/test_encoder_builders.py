@@ -11,6 +11,9 @@ from edgewise.exporter.graph.tflite_encoder import TfliteEncoderBuilder, encoder
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_weights import SCALES, WeightStore
 from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.runtime.backends.litert_encoder import LitertEncoderBackend
+from edgewise.runtime.backends.onnx_encoder import OnnxEncoderBackend
+from edgewise.runtime.backends.protocol import BackendError
 
 TOLERANCE = 1e-4
 # Largest relative error of the results by int8 activations, measured at 0.11 and below.
@@ -37,6 +40,53 @@ def test_padded_rows_equal_transformers(tmp_path, runtime, name):
     for part, expected in model.expected().items():
         actual, wanted = rows_of(model, results[part], expected)
         assert np.abs(actual - wanted).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if "language" in name])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_best_guesses_are_those_of_transformers(tmp_path, runtime, name):
+    model = TinyEncoder(name)
+    best = np.argsort(-results_of(runtime, model, tmp_path)["logits"], axis=-1)[..., :5]
+    logits = model.expected()["logits"]
+    expected = np.argsort(-logits, axis=-1)[..., :6]
+    ranked = np.take_along_axis(logits, expected, axis=-1)
+    is_clear = (np.diff(ranked, axis=-1) < -1e-3).all(axis=-1) & (model.mask > 0)
+    assert is_clear.sum() > 20
+    assert np.array_equal(best[is_clear], expected[is_clear, :5])
+
+
+LONG_ROBERTA = {"max_position_embeddings": 514, "num_hidden_layers": 1}
+
+
+def test_onnx_reads_512_tokens_of_514_positions_and_refuses_513(tmp_path):
+    model = TinyEncoder("roberta_features", changes=LONG_ROBERTA)
+    build("onnx", model, tmp_path)
+    context = model.configuration.context_length
+    backend = OnnxEncoderBackend(tmp_path / "encoder.onnx", threads=1, capacity=context)
+    check_the_longest_text(model, backend)
+
+
+def test_tflite_reads_512_tokens_of_514_positions_and_refuses_513(tmp_path):
+    model = TinyEncoder("roberta_features", changes=LONG_ROBERTA)
+    file = TfliteFile()
+    length = encoder_lengths(model.configuration.context_length)[-1]
+    builder = TfliteEncoderBuilder(file, WeightStore(file, Recipe.parse("fp32")), length)
+    model.forward(builder)
+    builder.finish()
+    file.write(tmp_path / "model.tflite")
+    check_the_longest_text(model, LitertEncoderBackend(tmp_path / "model.tflite", threads=1))
+
+
+def check_the_longest_text(model, backend):
+    assert backend.capacity == 512
+    ids = np.random.default_rng(3).integers(5, 300, (1, 513))
+    results = backend.encode(ids[:, :512], np.asarray([512], np.int32))
+    whole = NumpyEncoderBuilder(ids[:, :512])
+    model.forward(whole)
+    difference = results["hidden_states"][0] - whole.outputs["hidden_states"][0]
+    assert np.abs(difference).max() < TOLERANCE
+    with pytest.raises(BackendError, match=r"513 tokens were given.*at most 512"):
+        backend.encode(ids, np.asarray([513], np.int32))
 
 
 def reference(model):
@@ -89,8 +139,10 @@ def test_xnnpack_runs_all_but_look_ups_and_casts_in_one_partition(tmp_path, name
     file.write(tmp_path / "model.tflite")
     partitions, outside = outside_of_partitions(tmp_path / "model.tflite")
     assert partitions == 1
-    casts = 2 if name == "bert_features" else 1  # the count, for the mask and for the mean
-    assert outside == ["CAST"] * casts + ["EMBEDDING_LOOKUP"] * 3
+    configuration = TinyEncoder(name).configuration
+    casts = 1 if configuration.labels else 2  # the count, for the mask and for the mean
+    look_ups = 3 if configuration.token_types > 1 else 2
+    assert outside == ["CAST"] * casts + ["EMBEDDING_LOOKUP"] * look_ups
 
 
 @pytest.mark.parametrize(

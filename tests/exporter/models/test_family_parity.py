@@ -48,6 +48,30 @@ def test_padding_changes_nothing(name):
         assert np.abs(together[part][1:, : values.shape[1]] - values).max() < 1e-5
 
 
+def test_padding_before_an_encoders_tokens_is_refused():
+    model = TinyEncoder("roberta_features")
+    with pytest.raises(ValueError, match="pad encoders on the right"):
+        NumpyEncoderBuilder(model.ids, model.mask[:, ::-1])
+
+
+def test_more_tokens_than_positions_are_refused():
+    model = TinyEncoder("roberta_features")
+    with pytest.raises(ValueError, match=r"49 tokens were given.*positions for 48"):
+        model.forward(NumpyEncoderBuilder(np.full((1, 49), 7)))
+
+
+def test_a_decoder_of_words_that_is_not_tied_is_read():
+    tied = TinyEncoder("distilbert_masked_language_model")
+    untied = TinyEncoder(tied.name, changes={"tie_word_embeddings": False})
+    name = "vocab_projector.weight"
+    assert untied.specifications.keys() - tied.specifications.keys() == {name}
+    embedding = untied.arrays["distilbert.embeddings.word_embeddings.weight"]
+    untied.arrays[name] = embedding[::-1].copy()
+    logits, expected = (encoded(model).outputs["logits"] for model in (untied, tied))
+    bias = tied.arrays["vocab_projector.bias"]
+    assert np.abs((logits - bias) - (expected - bias)[..., ::-1]).max() < 1e-5
+
+
 @pytest.mark.parametrize("name", ENCODER_DECODERS)
 def test_both_sides_equal_transformers(name):
     model = TinyEncoderDecoder(name)
@@ -127,6 +151,31 @@ def flan_t5(width, inner, heads, layers):
     }
 
 
+ROBERTA_BASE = BERT_BASE | {
+    "model_type": "roberta",
+    "vocab_size": 50265,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+}
+ROBERTA_LARGE = ROBERTA_BASE | {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
+DISTILBERT_BASE = {
+    "model_type": "distilbert",
+    "vocab_size": 30522,
+    "dim": 768,
+    "n_layers": 6,
+    "n_heads": 12,
+    "hidden_dim": 3072,
+    "activation": "gelu",
+    "max_position_embeddings": 512,
+}
+
+
 def parameters(definition, config):
     tensors = definition.tensors(definition.configuration(config))
     return sum(tensor.parameters for tensor in tensors.values())
@@ -143,6 +192,50 @@ def parameters(definition, config):
 def test_parameter_counts_of_bert_base(architecture, count):
     config = BERT_BASE | {"architectures": [architecture]}
     assert parameters(find_model("bert"), config) == count
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "count"),
+    [
+        (ROBERTA_BASE, "RobertaModel", 124_055_040),
+        (ROBERTA_LARGE, "RobertaModel", 354_310_144),
+        (ROBERTA_BASE, "RobertaForMaskedLM", 124_697_433),
+        (ROBERTA_BASE, "RobertaForSequenceClassification", 124_647_170),
+        (ROBERTA_BASE, "RobertaForTokenClassification", 124_055_040 + 2 * 769),
+        (DISTILBERT_BASE, "DistilBertModel", 66_362_880),
+        (DISTILBERT_BASE, "DistilBertForMaskedLM", 66_985_530),
+        (DISTILBERT_BASE, "DistilBertForSequenceClassification", 66_955_010),
+    ],
+)
+def test_parameter_counts_of_other_encoders(config, architecture, count):
+    config = config | {"architectures": [architecture]}
+    assert parameters(find_model(config["model_type"]), config) == count
+
+
+def test_roberta_has_512_positions_of_514():
+    config = ROBERTA_BASE | {"architectures": ["RobertaModel"]}
+    configuration = find_model("roberta").configuration(config)
+    assert (configuration.position_offset, configuration.context_length) == (2, 512)
+
+
+def test_labels_of_tokens_are_those_of_the_configuration():
+    model = TinyEncoder("roberta_token_classification")
+    assert model.configuration.labels == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        (ROBERTA_BASE, {"architectures": ["RobertaForQuestionAnswering"]}, "RobertaForQuestion"),
+        (ROBERTA_BASE, {"architectures": ["RobertaForCausalLM"]}, "RobertaForCausalLM"),
+        (ROBERTA_BASE, {"pad_token_id": None, "architectures": ["RobertaModel"]}, "pad_token_id"),
+        (DISTILBERT_BASE, {"architectures": ["DistilBertForMultipleChoice"]}, "MultipleChoice"),
+        (DISTILBERT_BASE, {"dim": None}, "'dim'"),
+    ],
+)
+def test_what_other_encoders_can_not_be_is_refused(config, change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        find_model(config["model_type"]).configuration(config | change)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +261,9 @@ def test_ul2_without_a_word_on_it_is_tied_and_scaled():
 
 
 def test_families_do_not_mix():
-    assert "bert" in model_types("encoder")
+    assert {"bert", "roberta", "distilbert"} <= set(model_types("encoder"))
     assert "t5" in model_types("encoder_decoder")
-    assert not {"bert", "t5"} & set(model_types("decoder"))
+    assert not {"bert", "roberta", "distilbert", "t5"} & set(model_types("decoder"))
     assert {"bert", "t5", "llama"} < set(model_types())
     assert family_of("t5") == "encoder_decoder"
 
