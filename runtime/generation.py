@@ -15,9 +15,10 @@ class Statistics:
     prompt_tokens: int
     generated_tokens: int  # the end token counts: it was computed
     time_to_first_token_seconds: float  # encoding, prompt and first sample; not waiting for a turn
-    prefill_tokens_per_second: float  # prompt tokens by the time until the first token
+    prefill_tokens_per_second: float  # computed prompt tokens by the time until the first token
     decode_tokens_per_second: float  # tokens after the first by their time; 0 when there are none
     peak_rss_bytes: int  # of the process, until now
+    reused_tokens: int = 0  # of the prompt, whose keys and values an earlier request had computed
 
 
 @dataclass(frozen=True)

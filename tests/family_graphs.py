@@ -41,18 +41,23 @@ def open_encoder(runtime: str, folder: Path) -> Any:
     return LitertEncoderBackend(folder / "model.tflite", threads=1)
 
 
-def open_encoder_decoder(runtime: str, model: TinyEncoderDecoder, folder: Path) -> Any:
-    sizes = {"capacity": CONTEXT, "vocabulary_size": model.configuration.vocabulary_size}
+def open_encoder_decoder(
+    runtime: str, model: TinyEncoderDecoder, folder: Path, slots: int = 2
+) -> Any:
+    sizes = {
+        "slots": slots,
+        "capacity": CONTEXT,
+        "vocabulary_size": model.configuration.vocabulary_size,
+    }
     if runtime == "onnx":
         return OnnxEncoderDecoderBackend(
             folder / "encoder.onnx",
             folder / "decoder.onnx",
             threads=1,
-            slots=2,
             source_capacity=ENCODER_LENGTHS[-1],
             **sizes,
         )
-    return LitertEncoderDecoderBackend(folder / "model.tflite", threads=1, slots=2, **sizes)
+    return LitertEncoderDecoderBackend(folder / "model.tflite", threads=1, **sizes)
 
 
 def _build_onnx(model: Model, folder: Path, recipe: Recipe) -> None:

@@ -80,7 +80,6 @@ class CompiledEngine:
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """See ``Backend``."""
-        self.release(target)
         copied = self._resize(target, bucket_for(self.graphs, length), 0)
         held = self._caches[source]
         if held is None:

@@ -19,6 +19,7 @@ from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS,
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
 from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_notes import without_notes
+from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.bundle import Bundle
 
@@ -131,6 +132,8 @@ class LitertEncoderBackend:
 class LitertEncoderDecoderBackend:
     """Fulfils ``EncoderDecoderBackend`` with LiteRT."""
 
+    rows_share_work = False
+
     def __init__(
         self, graph: Path, *, threads: int, slots: int = 1, capacity: int, vocabulary_size: int
     ) -> None:
@@ -233,6 +236,24 @@ class LitertEncoderDecoderBackend:
                 past += len(chunk)
                 left = left[len(chunk) :]
         return logits
+
+    def slot_bytes(self, tokens: int) -> int:
+        """See ``Backend``; of the decoder's own cache."""
+        return sum(
+            cache[0, :, :, : min(tokens, self.capacity)].nbytes for cache in self._cache.values()
+        )
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``EncoderDecoderBackend``."""
+        for cache in self._cache.values():
+            cache[target, :, :, :length] = cache[source, :, :, :length]
+        self._sources[target] = self._sources[source]
+
+    def release(self, slot: int) -> None:
+        """See ``Backend``."""
+        for cache in self._cache.values():
+            release_pages(cache[slot])
+        self._sources[slot] = None
 
     def close(self) -> None:
         """See ``Backend``."""

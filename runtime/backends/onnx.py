@@ -98,11 +98,8 @@ class OnnxBackend:
         return binding.run(token_ids, mask)
 
     def slot_bytes(self, tokens: int) -> int:
-        """See ``Backend``: each head's positions lie together, in whole pages."""
-        _, heads, capacity, size = self._cache[0].shape
-        head_bytes = int(min(tokens, capacity) * size * self._cache[0].itemsize)
-        pages = -(-head_bytes // mmap.PAGESIZE)
-        return len(self._cache) * int(heads) * pages * mmap.PAGESIZE
+        """See ``Backend``."""
+        return sum(cache_bytes(layer, tokens) for layer in self._cache)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """See ``Backend``."""
@@ -167,6 +164,17 @@ class _RowsBinding:
                 f"tokens: {error}"
             ) from error
         return self._logits[:, 0]
+
+
+def cache_bytes(layer: NDArray[np.float32], tokens: int) -> int:
+    """Return what some tokens of one slot take of an array [slots, heads, positions, size].
+
+    Each head's positions lie together, in whole pages.
+    """
+    _, heads, capacity, size = layer.shape
+    head_bytes = int(min(tokens, capacity) * size * layer.itemsize)
+    pages = -(-head_bytes // mmap.PAGESIZE)
+    return int(heads) * pages * mmap.PAGESIZE
 
 
 def _load_session(bundle: Bundle, threads: int) -> Any:

@@ -1,22 +1,29 @@
 """The onnxruntime back ends of encoders and of encoder-decoders.
 
 An encoder-decoder is two graphs. What the encoder's gives for a source, keys and values of every
-decoder layer, is kept with the slots and bound as it is at every step; the decoder's own cache is
-written in place, as in onnx.py.
+decoder layer, is kept with the slots (read_sources.py) and bound as it is at every step; the
+decoder's own cache is written in place, as in onnx.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.onnx import ATTENTION_MASK, INPUT_IDS, LOGITS, open_session
+from edgewise.runtime.backends.onnx import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    LOGITS,
+    cache_bytes,
+    open_session,
+)
+from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
+from edgewise.runtime.backends.read_sources import ReadSources, Sources
 from edgewise.runtime.bundle import Bundle
 
 TOKEN_TYPES = "token_type_ids"  # noqa: S105 - a name, no secret
@@ -88,29 +95,10 @@ class OnnxEncoderBackend:
         self._session = None
 
 
-@dataclass(frozen=True)
-class _Source:
-    """What the decoder attends to, for neighbouring slots."""
-
-    first_slot: int
-    mask: NDArray[np.int64]  # [B, S]
-    cross: Mapping[str, NDArray[np.float32]]  # [B, heads, S, size] each
-
-    @property
-    def stop_slot(self) -> int:
-        """The slot behind the last."""
-        return self.first_slot + len(self.mask)
-
-    def part(self, start: int, stop: int) -> _Source:
-        """Return the slots from ``start`` up to ``stop`` that are here; there may be none."""
-        start = max(start, self.first_slot)
-        rows = slice(start - self.first_slot, max(stop, self.first_slot) - self.first_slot)
-        cross = {name: array[rows] for name, array in self.cross.items()}
-        return _Source(start, self.mask[rows], cross)
-
-
 class OnnxEncoderDecoderBackend:
     """Fulfils ``EncoderDecoderBackend`` with two onnxruntime sessions."""
+
+    rows_share_work = True
 
     def __init__(
         self,
@@ -148,7 +136,7 @@ class OnnxEncoderDecoderBackend:
             for item in self._session.get_inputs()
             if item.name.startswith(PAST_PREFIX)
         }
-        self._sources: list[_Source] = []
+        self._sources = ReadSources(slots)
 
     @classmethod
     def open(
@@ -182,17 +170,7 @@ class OnnxEncoderDecoderBackend:
         """See ``EncoderDecoderBackend``."""
         results = self._encoder.encode(token_ids, counts)
         cross = {name: array for name, array in results.items() if name.startswith(CROSS_PREFIX)}
-        new = _Source(first_slot, mask_of(counts, token_ids.shape[1]), cross)
-        rests = [
-            part
-            for source in self._sources
-            for part in (
-                source.part(0, first_slot),
-                source.part(first_slot + len(token_ids), self.slots),
-            )
-            if len(part.mask)
-        ]
-        self._sources = [*rests, new]
+        self._sources.read(first_slot, Sources(mask_of(counts, token_ids.shape[1]), cross))
 
     def step(
         self,
@@ -206,7 +184,7 @@ class OnnxEncoderDecoderBackend:
         if counts is None:
             counts = np.full(rows, new_tokens, np.int32)
         is_one_call = new_tokens == 1 or not past_lengths.any()
-        if rows > 1 and not (is_one_call and self._source_of(first_slot, rows)):
+        if rows > 1 and not (is_one_call and self._sources.rows(first_slot, rows) is not None):
             # The graph takes several rows of several tokens in a first pass alone, and sources of
             # one length.
             logits = [
@@ -222,10 +200,26 @@ class OnnxEncoderDecoderBackend:
             token_ids = token_ids[:, : counts[0]]
         return self._run(first_slot, token_ids, past_lengths + counts)
 
+    def slot_bytes(self, tokens: int) -> int:
+        """See ``Backend``; of the decoder's own cache."""
+        return sum(cache_bytes(cache, tokens) for cache in self._cache.values())
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``EncoderDecoderBackend``."""
+        for cache in self._cache.values():
+            cache[target, :, :length] = cache[source, :, :length]
+        self._sources.copy(source, target)
+
+    def release(self, slot: int) -> None:
+        """See ``Backend``."""
+        for cache in self._cache.values():
+            release_pages(cache[slot])
+        self._sources.forget(slot)
+
     def close(self) -> None:
         """See ``Backend``."""
         self._encoder.close()
-        self._sources.clear()
+        self._sources = ReadSources(self.slots)
         self._cache.clear()
         self._session = None
 
@@ -233,10 +227,9 @@ class OnnxEncoderDecoderBackend:
         self, first_slot: int, token_ids: NDArray[np.int64], totals: NDArray[np.int32]
     ) -> NDArray[np.float32]:
         rows = slice(first_slot, first_slot + len(token_ids))
-        found = self._source_of(first_slot, len(token_ids))
-        if found is None:
+        source = self._sources.rows(first_slot, len(token_ids))
+        if source is None:
             raise ValueError(f"slot {first_slot} has read no source")
-        source = found.part(rows.start, rows.stop)
         binding = self._session.io_binding()
         feeds = {
             INPUT_IDS: np.ascontiguousarray(token_ids),
@@ -259,13 +252,6 @@ class OnnxEncoderDecoderBackend:
                 f"onnxruntime failed while it computed {int(totals.max())} tokens: {error}"
             ) from error
         return logits[:, 0]
-
-    def _source_of(self, first_slot: int, rows: int) -> _Source | None:
-        """Return what neighbouring slots have read together, or None."""
-        for source in self._sources:
-            if source.first_slot <= first_slot and first_slot + rows <= source.stop_slot:
-                return source
-        return None
 
 
 def mask_of(counts: NDArray[np.int32], width: int) -> NDArray[np.int64]:

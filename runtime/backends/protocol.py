@@ -106,6 +106,9 @@ class EncoderDecoderBackend(Backend, Protocol):
             counts: [B], how many of each row's S are real, at least 1.
         """
 
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``Backend``; the target attends to what the source has read from then on."""
+
 
 class EncoderBackend(Protocol):
     """A loaded encoder."""

@@ -1,5 +1,7 @@
 """Encoder-decoders as ONNX and TFLite graphs, against transformers and over quantized weights."""
 
+import mmap
+
 import numpy as np
 import onnx
 import pytest
@@ -105,6 +107,65 @@ def test_a_slot_without_a_source_is_an_error(opened, runtime):
     backend = open_encoder_decoder(runtime, model, folder)
     with pytest.raises(ValueError, match="no source"):
         backend.step(1, model.targets[:1, :1], np.zeros(1, np.int32))
+
+
+def alone(model, backend, tokens):
+    """Return the logits after some tokens in the first slot, which is fed from its beginning."""
+    return backend.step(0, np.asarray([tokens]), np.zeros(1, np.int32))[0].copy()
+
+
+def test_copied_slots_go_on_as_those_that_were_fed(opened, runtime):
+    """Any copies one after the other, as beams make them: their tokens and source go along."""
+    model, fresh, _, folder = opened
+    fresh.read_source(0, model.ids[:1, : model.counts[0]], model.counts[:1])
+    backend = open_encoder_decoder(runtime, model, folder, slots=5)
+    backend.read_source(0, model.ids[:1, : model.counts[0]], model.counts[:1])
+    start = model.targets[0, :3].tolist()
+    backend.step(0, np.asarray([start]), np.zeros(1, np.int32))
+    histories = [list(start)] + [[]] * 4
+    random = np.random.default_rng(7)
+    copies = [
+        [(0, 1), (0, 2), (0, 3), (0, 4)],
+        [(4, 0)],
+        [(2, 3), (2, 1)],
+        [(3, 3), (0, 2), (1, 4)],
+    ]
+    for round_of_copies in copies:
+        for source, target in round_of_copies:
+            backend.copy_prefix(source, target, len(histories[source]))
+            histories[target] = list(histories[source])
+        tokens = random.integers(2, 200, (5, 1))
+        past = np.asarray([len(history) for history in histories], np.int32)
+        logits = backend.step(0, tokens, past).copy()
+        for history, token, row in zip(histories, tokens[:, 0].tolist(), logits, strict=True):
+            history.append(token)
+            assert np.abs(row - alone(model, fresh, history)).max() < TOLERANCE
+    fewer = backend.step(1, tokens[:3], np.asarray([len(histories[0])] * 3, np.int32))
+    expected = [
+        alone(model, fresh, [*histories[slot], int(tokens[slot - 1, 0])]) for slot in (1, 2, 3)
+    ]
+    assert np.abs(fewer - expected).max() < TOLERANCE
+    fresh.read_source(0, model.ids, model.counts)
+
+
+def test_a_released_slot_has_read_nothing_and_can_be_used_again(opened, runtime):
+    model, _, expected, folder = opened
+    backend = open_encoder_decoder(runtime, model, folder)
+    backend.read_source(0, model.ids, model.counts)
+    backend.step(0, model.targets[:, :5], np.zeros(2, np.int32))
+    c = model.configuration
+    head_bytes = CONTEXT * c.head_size * 4
+    if runtime == "onnx":
+        head_bytes = -(-head_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    assert backend.slot_bytes(CONTEXT) == 2 * c.decoder_layers * c.heads * head_bytes
+    backend.release(0)
+    with pytest.raises(ValueError, match="no source"):
+        backend.step(0, model.targets[:1, :1], np.zeros(1, np.int32))
+    logits = backend.step(1, model.targets[1:, 5:6], np.full(1, 5, np.int32))
+    assert np.abs(logits - expected["logits"][1:, 5]).max() < TOLERANCE
+    backend.copy_prefix(1, 0, 6)
+    both = backend.step(0, model.targets[[1, 1], 6:7], np.full(2, 6, np.int32))
+    assert np.abs(both - expected["logits"][1, 6]).max() < TOLERANCE
 
 
 def test_the_decoder_computes_no_cross_keys(opened, runtime):

@@ -1,0 +1,151 @@
+"""One prompt on its way to an answer: what has been computed of it, and what may be shown.
+
+Workflow: the scheduler feeds the prompt's tokens and gives `take` the logits after each step;
+`take` chooses a token and makes a `Piece` of it. `publish`, when the step is over, puts what was
+made into `pieces`, from where a consumer takes it.
+
+Rules: everything that does not depend on a token is prepared at the beginning. A decoding belongs
+to nobody's thread: whoever runs the step calls `take`, and a consumer sees nothing of a running
+step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.common.process_memory import peak_rss_bytes
+from edgewise.runtime.admission import Standing
+from edgewise.runtime.detokenizer import Detokenizer
+from edgewise.runtime.generation import FinishReason, Piece, Statistics
+from edgewise.runtime.stop import StopTexts
+
+Choose = Callable[[NDArray[np.float32]], int]
+"""Gives the next id for logits [vocabulary], float32; it must not keep the array."""
+
+
+@dataclass
+class Decoding:
+    """See the module's docstring.
+
+    Attributes:
+        prompt: Token ids, at least one.
+        choose: Gives the next id.
+        detokenizer: Makes text of ids; None: pieces have no text.
+        stop: Watches for stop texts.
+        max_tokens: Ids to generate at most, at least 1. A full slot ends the answer as well.
+        end_ids: Ids after which there is nothing more; the one that came is given out.
+        standing: What decides when it begins.
+        seconds: Time spent on it so far: encoding, then every step while it was in work.
+    """
+
+    prompt: Sequence[int]
+    choose: Choose
+    detokenizer: Detokenizer | None = None
+    stop: StopTexts = field(default_factory=lambda: StopTexts(()))
+    max_tokens: int = 256
+    end_ids: Collection[int] = ()
+    standing: Standing = field(default_factory=Standing)
+    seconds: float = 0.0
+
+    pieces: deque[Piece] = field(default_factory=deque, init=False)
+    error: Exception | None = field(default=None, init=False)  # comes after the pieces
+    slot: int | None = field(default=None, init=False)
+    computed: int = field(default=0, init=False)  # tokens of the prompt whose keys are in the slot
+    reused: int = field(default=0, init=False)  # of those, the ones another request had computed
+    next_token: int | None = field(default=None, init=False)  # chosen, to be fed in the next step
+    cancelled: bool = field(default=False, init=False)
+    _made: list[Piece] = field(default_factory=list, init=False)
+    _failure: Exception | None = field(default=None, init=False)
+    _generated: int = field(default=0, init=False)
+    _first_seconds: float = field(default=0.0, init=False)
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether part of the prompt is still to be computed."""
+        return self.computed < len(self.prompt)
+
+    def note_chunk(self, tokens: int) -> None:
+        """Note that the next tokens of the prompt were computed and more follow."""
+        self.computed += tokens
+        self._made.append(Piece("", ()))
+
+    def take(self, logits: NDArray[np.float32], room: int, seconds: float) -> bool:
+        """Choose the next token.
+
+        Args:
+            logits: [vocabulary], float32, after the last computed token.
+            room: Tokens that can still be fed.
+            seconds: What the present step has taken until now.
+
+        Returns:
+            Whether the answer has ended.
+        """
+        token = self.choose(logits)
+        self._generated += 1
+        if self._generated == 1:
+            self._first_seconds = self.seconds + seconds
+        finished: FinishReason | None = None
+        if token in self.end_ids:
+            finished = "stop"
+        elif self._generated == self.max_tokens or room == 0:
+            finished = "length"
+        text, finished = self._text(token, finished)
+        self._made.append(Piece(text, (token,), finished))
+        self.next_token = token
+        return finished is not None
+
+    def _text(self, token: int, finished: FinishReason | None) -> tuple[str, FinishReason | None]:
+        if self.detokenizer is None:
+            return "", finished
+        text = "" if finished == "stop" else self.detokenizer.push(token)
+        if finished is not None:
+            text += self.detokenizer.finish()
+        text, stopped = self.stop.push(text)
+        if stopped:
+            return text, "stop"
+        if finished is not None:
+            text += self.stop.finish()
+        return text, finished
+
+    def fail(self, error: Exception) -> None:
+        """End with an error, which the consumer gets after what was made before it."""
+        self._failure = error
+
+    def publish(self, seconds: float) -> bool:
+        """Let the consumer see what a step has made.
+
+        Args:
+            seconds: What the step took.
+
+        Returns:
+            Whether there is anything new.
+        """
+        self.seconds += seconds
+        if not self._made and self._failure is None:
+            return False
+        for piece in self._made:
+            done = piece.finished is not None
+            self.pieces.append(replace(piece, statistics=self._statistics()) if done else piece)
+        self._made.clear()
+        self.error = self._failure
+        return True
+
+    def _statistics(self) -> Statistics:
+        return Statistics(
+            prompt_tokens=len(self.prompt),
+            generated_tokens=self._generated,
+            time_to_first_token_seconds=self._first_seconds,
+            prefill_tokens_per_second=_rate(len(self.prompt) - self.reused, self._first_seconds),
+            decode_tokens_per_second=_rate(self._generated - 1, self.seconds - self._first_seconds),
+            peak_rss_bytes=peak_rss_bytes(),
+            reused_tokens=self.reused,
+        )
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0

@@ -1,0 +1,313 @@
+"""Many prompts at once through one engine: continuous batching with shared beginnings.
+
+Workflow: `run` adds a decoding and gives its pieces. Whoever waits for a piece works: one of the
+waiting threads runs steps for all decodings until its own piece is there, then another goes on.
+So a single generation runs in its caller's thread and pays for no hand-over, and nothing runs that
+nobody waits for. A step computes one chunk of one prompt and one token of every answer; requests
+join and leave between steps.
+
+Rules: an error of the engine ends the requests of that call alone, an error of a sampler its own.
+While answers run, prompts are read in smaller chunks, so that the answers do not stall. A prompt
+begins when its slot is leased, as late as possible: by then a request before it may have computed
+what both begin with. A request's tokens do not depend on its neighbours beyond the rounding of
+kernels that differ with the number of rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterable
+from time import monotonic, perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.admission import AdmissionQueue
+from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.decoding import Decoding
+from edgewise.runtime.generation import Piece
+from edgewise.runtime.slot_pool import SlotPool
+
+PREFILL_CHUNK = 256  # tokens of a prompt in one step
+BUSY_CHUNK = 64  # the same while answers run
+
+
+class ClosedError(EdgewiseError):
+    """The model was closed while something was asked of it."""
+
+
+class LateError(EdgewiseError):
+    """A request's deadline passed before its turn came."""
+
+
+class Scheduler:
+    """See the module's docstring. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        pool: SlotPool,
+        *,
+        prefill_chunk: int = PREFILL_CHUNK,
+        busy_chunk: int = BUSY_CHUNK,
+    ) -> None:
+        """Begin with nothing to do.
+
+        Args:
+            backend: The engine.
+            pool: Of the backend's slots.
+            prefill_chunk: Tokens of a prompt in one step, at least 1.
+            busy_chunk: The same while answers run.
+        """
+        self._backend = backend
+        self.pool = pool
+        self._prefill_chunk = prefill_chunk
+        self._busy_chunk = min(prefill_chunk, busy_chunk)
+        self._lock = threading.Lock()
+        self._resigned = threading.Condition(self._lock)  # the thread that led leads no more
+        # What follows is only touched with the lock held; `_working` by the leading thread alone,
+        # and by others with the lock held while nobody leads.
+        self._waiting: AdmissionQueue[Decoding] = AdmissionQueue()
+        self._working: list[Decoding] = []
+        self._leading = False
+        self._followers: list[tuple[Decoding, threading.Condition]] = []
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have not begun."""
+        return len(self._waiting)
+
+    @property
+    def working(self) -> int:
+        """How many requests hold a slot."""
+        return len(self._working)
+
+    def run(self, decoding: Decoding) -> Generator[Piece, None, None]:
+        """Give the pieces of an answer; closing the generator cancels.
+
+        Nothing happens before the first ``next``. The slot is free before the last piece is given
+        out, and whenever the generator ends for another reason.
+
+        Raises:
+            ContextError: The prompt is empty, or no slot can hold it.
+            ClosedError: The scheduler was closed.
+            LateError: The deadline passed before the request began.
+        """
+        self.pool.check_prompt(len(decoding.prompt))
+        with self._lock:
+            self._check_open()
+            self._waiting.put(decoding)
+        try:
+            while True:
+                piece = self._next_piece(decoding)
+                if piece.finished is not None:
+                    break
+                yield piece
+        finally:
+            self._cancel(decoding)
+        yield piece
+
+    def close(self) -> None:
+        """End every generation after the step that runs; a second call does nothing."""
+        with self._lock:
+            self._closed = True
+            for _, ready in self._followers:
+                ready.notify()
+            self._resigned.wait_for(lambda: not self._leading)
+            for decoding in self._working:
+                decoding.cancelled = True
+            self._sweep()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the model is closed; load the bundle again")
+
+    def _next_piece(self, decoding: Decoding) -> Piece:
+        """Wait for a piece, at work where nobody else is."""
+        while True:
+            with self._lock:
+                while not (decoding.pieces or decoding.error or self._closed) and self._leading:
+                    self._follow(decoding)
+                if decoding.pieces:
+                    self._call_follower()  # who may have been woken to lead is this thread
+                    return decoding.pieces.popleft()
+                if decoding.error is not None:
+                    self._call_follower()
+                    raise decoding.error
+                self._check_open()
+                self._leading = True
+            try:
+                while not (decoding.pieces or decoding.error or self._closed):
+                    self._step()
+            finally:
+                with self._lock:
+                    self._leading = False
+                    self._sweep()
+                    self._resigned.notify_all()
+                    self._call_follower()
+
+    def _follow(self, decoding: Decoding) -> None:
+        ready = threading.Condition(self._lock)
+        self._followers.append((decoding, ready))
+        ready.wait()
+        self._followers.remove((decoding, ready))
+
+    def _call_follower(self) -> None:
+        """Have one of those that wait lead, if nobody does."""
+        if not self._leading and self._followers:
+            self._followers[0][1].notify()
+
+    def _cancel(self, decoding: Decoding) -> None:
+        with self._lock:
+            decoding.cancelled = True
+            self._waiting.remove(decoding)
+            if not self._leading:
+                self._sweep()
+                self._call_follower()
+
+    def _sweep(self) -> None:
+        """Give back the slots of what was cancelled."""
+        for decoding in [one for one in self._working if one.cancelled]:
+            self._leave(decoding)
+
+    def _leave(self, decoding: Decoding, *, intact: bool = True) -> None:
+        if decoding.slot is not None:
+            self.pool.give_back(decoding.slot, intact=intact)
+            decoding.slot = None
+            self._working.remove(decoding)
+
+    # Steps: only the leading thread is here.
+
+    def _step(self) -> None:
+        begin = perf_counter()
+        with self._lock:
+            self._sweep()
+            published = self._waiting.late(monotonic())
+            for decoding in published:
+                self._waiting.remove(decoding)
+                decoding.fail(LateError("the deadline of this request passed before its turn"))
+        prompt = self._next_prompt()
+        published += self._working
+        answering = [one for one in self._working if one.next_token is not None]
+        if prompt is not None:
+            self._read_prompt(prompt, busy=bool(answering), begin=begin)
+        for run in self._runs(answering):
+            self._write_tokens(run, begin)
+        seconds = perf_counter() - begin
+        with self._lock:
+            new = {id(one) for one in published if one.publish(seconds)}
+            for one in answering:
+                self._waiting.count(one.standing.client, 1)
+            for decoding, ready in self._followers:
+                if id(decoding) in new:
+                    ready.notify()
+
+    def _next_prompt(self) -> Decoding | None:
+        """Return what to read on, beginning the next request if there is a place for it."""
+        reading = [one for one in self._working if one.in_prompt]
+        with self._lock:
+            waiting = self._waiting.peek()
+        if (
+            waiting is not None
+            and all(waiting.standing.priority > one.standing.priority for one in reading)
+            and self._begin(waiting)
+        ):
+            return waiting
+        return max(reading, key=lambda one: one.standing.priority, default=None)
+
+    def _begin(self, decoding: Decoding) -> bool:
+        lease = self.pool.lease(decoding.prompt, decoding.max_tokens)
+        if lease is None:
+            return False
+        with self._lock:
+            if not self._waiting.remove(decoding):  # cancelled in this moment
+                self.pool.give_back(lease.slot, intact=lease.copied_from is None)
+                return False
+        decoding.slot = lease.slot
+        self._working.append(decoding)
+        if lease.copied_from is not None:
+            self._backend.copy_prefix(lease.copied_from, lease.slot, lease.reused)
+        decoding.computed = decoding.reused = lease.reused
+        return True
+
+    def _read_prompt(self, decoding: Decoding, *, busy: bool, begin: float) -> None:
+        slot = decoding.slot
+        if slot is None:
+            return
+        size = self._busy_chunk if busy else self._prefill_chunk
+        chunk = list(decoding.prompt[decoding.computed : decoding.computed + size])
+        logits = self._compute(
+            [decoding], slot, np.array([chunk], np.int64), [self.pool.append(slot, chunk)]
+        )
+        if logits is None:
+            return
+        if decoding.computed + len(chunk) < len(decoding.prompt):
+            decoding.note_chunk(len(chunk))
+            return
+        decoding.computed += len(chunk)
+        self.pool.share(slot)
+        self._take(decoding, logits[0], begin)
+
+    def _write_tokens(self, run: list[Decoding], begin: float) -> None:
+        """Feed the chosen token of each decoding of neighbouring slots."""
+        by_slot = {one.slot: one for one in run if one.slot is not None}
+        first, last = min(by_slot), max(by_slot)
+        token_ids = np.zeros((last - first + 1, 1), np.int64)
+        pasts = []
+        for row in range(last - first + 1):
+            one = by_slot.get(first + row)
+            if one is not None and one.next_token is not None:
+                token_ids[row] = one.next_token
+                pasts.append(self.pool.append(first + row, [one.next_token]))
+            else:
+                pasts.append(self.pool.scratch(first + row) or 0)
+        logits = self._compute(run, first, token_ids, pasts)
+        if logits is not None:
+            for slot, one in by_slot.items():
+                self._take(one, logits[slot - first], begin)
+
+    def _runs(self, answering: Iterable[Decoding]) -> list[list[Decoding]]:
+        """Part decodings into runs of slots that one call of the engine computes.
+
+        Where rows share the work, a slot between two that has nothing to compute costs less than
+        a call of its own, provided that there is a place where its row may be written.
+        """
+        runs: list[list[Decoding]] = []
+        previous = -1
+        for one in sorted(answering, key=lambda one: one.slot or 0):
+            slot = one.slot or 0
+            joined = (
+                bool(runs)
+                and self._backend.rows_share_work
+                and all(self.pool.scratch(gap) is not None for gap in range(previous + 1, slot))
+            )
+            if joined:
+                runs[-1].append(one)
+            else:
+                runs.append([one])
+            previous = slot
+        return runs
+
+    def _compute(
+        self, decodings: list[Decoding], first: int, token_ids: NDArray[np.int64], pasts: list[int]
+    ) -> NDArray[np.float32] | None:
+        try:
+            return self._backend.step(first, token_ids, np.array(pasts, np.int32))
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is theirs alone
+            for one in decodings:
+                one.fail(error)
+                self._leave(one, intact=False)
+            return None
+
+    def _take(self, decoding: Decoding, logits: NDArray[np.float32], begin: float) -> None:
+        if decoding.cancelled or decoding.slot is None:
+            return
+        try:
+            ended = decoding.take(logits, self.pool.room(decoding.slot), perf_counter() - begin)
+        except Exception as error:  # noqa: BLE001 - a sampler's, and so this request's alone
+            decoding.fail(error)
+            ended = True
+        if ended:
+            self._leave(decoding)
