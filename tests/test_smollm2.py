@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from edgewise.exporter import open_checkpoint
-from edgewise.exporter.verify import GATES, MOST_TOKENS, verify
+from edgewise.exporter.comparison import GATES
+from edgewise.exporter.verify import MOST_TOKENS, verify
 from edgewise.runtime import GenerationOptions, load, open_bundle
 from edgewise.runtime.backends.onnx import OnnxBackend
 

@@ -14,6 +14,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.checkpoint.sentence_pooling import Pooling
+
 Progress = Callable[[str, int, int], None]
 """Told while something is fetched: what, the bytes done, the bytes in all."""
 
@@ -65,6 +67,9 @@ class TokenizerFiles:
     beginning_token: str | None  # for templates that use bos_token
     end_token: str | None  # for templates that use eos_token
     add_beginning_token: bool  # whether plain encoding prepends the beginning token
+    mask_token_id: int | None = None  # stands for a word to be guessed
+    separator_token_id: int | None = None  # what plain encoding puts behind a text
+    separators_between: int = 0  # how many of them stand between two texts
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Checkpoint:
     generation: Mapping[str, Any]  # keys of a generation_config.json
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerFiles
+    pooling: Pooling | None = None  # which states make a text's vector, if it says so
     close: Callable[[], None] = field(default=_nothing_to_close, repr=False, compare=False)
 
     def __enter__(self) -> Self:

@@ -30,6 +30,7 @@ from edgewise.exporter.checkpoint.huggingface_folder import (
     read_json,
 )
 from edgewise.exporter.checkpoint.huggingface_tokenizer import HOW_TO_MAKE_TOKENIZER
+from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_ID = re.compile(r"([\w.-]*\w[\w.-]*/[\w.-]*\w[\w.-]*?)(?:/(.+\.gguf))?")
@@ -39,6 +40,7 @@ OPTIONAL_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    POOLING_FILE,
 )
 
 

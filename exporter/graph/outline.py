@@ -51,8 +51,7 @@ class OutlineBuilder:
 
     def type_embedding(self, weight: Weight) -> Placeholder:
         """See ``EncoderBuilder``."""
-        del weight
-        self.has_token_types = True
+        self.has_token_types = weight.shape[0] > 1
         return Placeholder()
 
     def cross_attention(self, query: Placeholder, attention: CrossAttention) -> Placeholder:

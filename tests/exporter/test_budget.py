@@ -19,7 +19,7 @@ from edgewise.exporter.budget import (
     refuse_unless_fits,
     smaller_recipes,
 )
-from edgewise.exporter.model_size import ModelSize, weights_bytes
+from edgewise.exporter.model_size import EncoderWork, ModelSize, weights_bytes
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.firmware_profiles import Profile, load_profile
 
@@ -223,11 +223,10 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Cache:
     layers: int = 2
     key_value_heads: int = 3
     head_size: int = 64
-    tied_head: bool = True
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,10 @@ class Plan:
     profile: Profile
     context_length: int
     model_id: str = "tiny"
-    configuration: Configuration = dataclasses.field(default_factory=Configuration)
+    cache: Cache | None = dataclasses.field(default_factory=Cache)
+    encoder: EncoderWork | None = None
+    source_length: int | None = None
+    tied_head: bool = True
     tensors: dict[str, Tensor] = dataclasses.field(
         default_factory=lambda: {
             "embedding": Tensor((1000, 64), "embedding"),

@@ -12,7 +12,7 @@ from reference_model import greedy, reference
 
 from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.pipeline import ExportReport
-from edgewise.exporter.verify import GATES
+from edgewise.exporter.comparison import GATES
 from edgewise.runtime import GenerationOptions, load
 from edgewise.runtime.backends.onnx import OnnxBackend
 
