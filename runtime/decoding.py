@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.runtime.admission import Standing
+from edgewise.runtime.constraint import Constraint
 from edgewise.runtime.detokenizer import Detokenizer
 from edgewise.runtime.generation import FinishReason, Piece, Statistics
 from edgewise.runtime.stop import StopTexts
@@ -39,6 +40,7 @@ class Decoding:
         stop: Watches for stop texts.
         max_tokens: Ids to generate at most, at least 1. A full slot ends the answer as well.
         end_ids: Ids after which there is nothing more; the one that came is given out.
+        constraint: What the answer must look like; None: anything.
         standing: What decides when it begins.
         seconds: Time spent on it so far: encoding, then every step while it was in work.
     """
@@ -49,6 +51,7 @@ class Decoding:
     stop: StopTexts = field(default_factory=lambda: StopTexts(()))
     max_tokens: int = 256
     end_ids: Collection[int] = ()
+    constraint: Constraint | None = None
     standing: Standing = field(default_factory=Standing)
     seconds: float = 0.0
 
@@ -57,7 +60,7 @@ class Decoding:
     slot: int | None = field(default=None, init=False)
     computed: int = field(default=0, init=False)  # tokens of the prompt whose keys are in the slot
     reused: int = field(default=0, init=False)  # of those, the ones another request had computed
-    next_token: int | None = field(default=None, init=False)  # chosen, to be fed in the next step
+    pending: tuple[int, ...] = field(default=(), init=False)  # of the answer, to be fed next
     cancelled: bool = field(default=False, init=False)
     _made: list[Piece] = field(default_factory=list, init=False)
     _failure: Exception | None = field(default=None, init=False)
@@ -85,24 +88,48 @@ class Decoding:
         Returns:
             Whether the answer has ended.
         """
-        token = self.choose(logits)
-        self._generated += 1
-        if self._generated == 1:
+        if self._generated == 0:
             self._first_seconds = self.seconds + seconds
-        finished: FinishReason | None = None
+        self.pending = self._chosen(logits)
+        most = min(room + 1, self.max_tokens - self._generated)  # the last id is never fed
+        for count, token in enumerate(self.pending, 1):
+            self._generated += 1
+            finished: FinishReason | None = None
+            if token in self.end_ids or (count == len(self.pending) and self._is_complete()):
+                finished = "stop"
+            elif count == most:
+                finished = "length"
+            text, finished = self._text(token, finished)
+            self._made.append(Piece(text, (token,), finished))
+            if finished is not None:
+                return True
+        return False
+
+    def _chosen(self, logits: NDArray[np.float32]) -> tuple[int, ...]:
+        """Return the next token, and those that must follow it."""
+        if self.constraint is None:
+            return (self.choose(logits),)
+        if self._generated == 0 and (forced := self.constraint.forced()):
+            return forced
+        self.constraint.apply(logits)
+        token = self.choose(logits)
         if token in self.end_ids:
-            finished = "stop"
-        elif self._generated == self.max_tokens or room == 0:
-            finished = "length"
-        text, finished = self._text(token, finished)
-        self._made.append(Piece(text, (token,), finished))
-        self.next_token = token
-        return finished is not None
+            return (token,)
+        self.constraint.accept(token)
+        return (token, *self.constraint.forced())
+
+    def _is_complete(self) -> bool:
+        return self.constraint is not None and self.constraint.complete
+
+    def begin_mask(self) -> None:
+        """Begin to compute what may come next, while the engine computes what is likely."""
+        if self.constraint is not None:
+            self.constraint.begin_mask()
 
     def _text(self, token: int, finished: FinishReason | None) -> tuple[str, FinishReason | None]:
         if self.detokenizer is None:
             return "", finished
-        text = "" if finished == "stop" else self.detokenizer.push(token)
+        text = "" if token in self.end_ids else self.detokenizer.push(token)
         if finished is not None:
             text += self.detokenizer.finish()
         text, stopped = self.stop.push(text)

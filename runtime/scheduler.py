@@ -190,11 +190,16 @@ class Scheduler:
                 decoding.fail(LateError("the deadline of this request passed before its turn"))
         prompt = self._next_prompt()
         published += self._working
-        answering = [one for one in self._working if one.next_token is not None]
+        answering = [one for one in self._working if one.pending]
         if prompt is not None:
             self._read_prompt(prompt, busy=bool(answering), begin=begin)
-        for run in self._runs(answering):
+        forced = [one for one in answering if len(one.pending) > 1]
+        for one in answering:
+            one.begin_mask()
+        for run in self._runs(one for one in answering if len(one.pending) == 1):
             self._write_tokens(run, begin)
+        for one in forced:
+            self._write_forced(one, begin)
         seconds = perf_counter() - begin
         with self._lock:
             new = {id(one) for one in published if one.publish(seconds)}
@@ -258,15 +263,27 @@ class Scheduler:
         pasts = []
         for row in range(last - first + 1):
             one = by_slot.get(first + row)
-            if one is not None and one.next_token is not None:
-                token_ids[row] = one.next_token
-                pasts.append(self.pool.append(first + row, [one.next_token]))
+            if one is not None:
+                token_ids[row] = one.pending
+                pasts.append(self.pool.append(first + row, one.pending))
             else:
                 pasts.append(self.pool.scratch(first + row) or 0)
         logits = self._compute(run, first, token_ids, pasts)
         if logits is not None:
             for slot, one in by_slot.items():
                 self._take(one, logits[slot - first], begin)
+
+    def _write_forced(self, decoding: Decoding, begin: float) -> None:
+        """Feed several tokens of one decoding at once."""
+        slot = decoding.slot
+        if slot is None:
+            return
+        token_ids = np.array([decoding.pending], np.int64)
+        logits = self._compute(
+            [decoding], slot, token_ids, [self.pool.append(slot, decoding.pending)]
+        )
+        if logits is not None:
+            self._take(decoding, logits[0], begin)
 
     def _runs(self, answering: Iterable[Decoding]) -> list[list[Decoding]]:
         """Part decodings into runs of slots that one call of the engine computes.

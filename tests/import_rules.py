@@ -40,6 +40,7 @@ HOMES = {
         "exporter/verify.py",
     ),
     "jinja2": ("runtime/chat.py",),
+    "llguidance": ("runtime/constraint.py",),
     "onnx": ("exporter/graph/onnx_*.py",),
     "ai_edge_litert": ("runtime/backends/litert*.py", "exporter/graph/tflite_*.py"),
     "tflite_runtime": ("runtime/backends/litert_interpreter.py",),

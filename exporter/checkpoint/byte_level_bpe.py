@@ -67,6 +67,8 @@ def build_byte_level_bpe(
             "use_regex": True,
         },
         model={
+            "type": "BPE",
+            "dropout": None,
             "unk_token": None,
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,

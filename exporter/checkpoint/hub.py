@@ -31,12 +31,13 @@ from edgewise.exporter.checkpoint.huggingface_folder import (
 )
 from edgewise.exporter.checkpoint.huggingface_tokenizer import HOW_TO_MAKE_TOKENIZER
 from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE
+from edgewise.exporter.checkpoint.slow_tokenizer import SLOW_FILE_SETS
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_ID = re.compile(r"([\w.-]*\w[\w.-]*/[\w.-]*\w[\w.-]*?)(?:/(.+\.gguf))?")
-REQUIRED_FILES = ("config.json", "tokenizer.json")
 OPTIONAL_FILES = (
     "generation_config.json",
+    "added_tokens.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -102,12 +103,14 @@ def _fetch_folder(client: _Client) -> Path:
             if pickles
             else f"{client.repository} holds no weights: neither safetensors nor GGUF."
         )
-    missing = [name for name in REQUIRED_FILES if name not in client.files]
+    tokenizer = _tokenizer_files(client.files)
+    missing = [] if "config.json" in client.files else ["config.json"]
+    missing += [] if tokenizer else ["tokenizer.json"]
     if missing:
-        advice = f" {HOW_TO_MAKE_TOKENIZER}" if "tokenizer.json" in missing else ""
+        advice = "" if tokenizer else f" {HOW_TO_MAKE_TOKENIZER}"
         raise CheckpointError(f"{client.repository} has no {listed(missing)}.{advice}")
     config = client.fetch("config.json")
-    for name in ("tokenizer.json", *OPTIONAL_FILES):
+    for name in (*tokenizer, *OPTIONAL_FILES):
         if name in client.files:
             client.fetch(name)
     if SINGLE in weights:
@@ -125,6 +128,13 @@ def _fetch_folder(client: _Client) -> Path:
             f"{client.repository} has several safetensors files and no {INDEX}: {listed(weights)}."
         )
     return config.parent
+
+
+def _tokenizer_files(names: Iterable[str]) -> tuple[str, ...]:
+    """Choose tokenizer.json, or what it can be made of; nothing if there is neither."""
+    there = frozenset(names)
+    choices = (("tokenizer.json",), *SLOW_FILE_SETS)
+    return next((files for files in choices if there.issuperset(files)), ())
 
 
 class _Client:

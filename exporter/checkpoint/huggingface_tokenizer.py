@@ -1,6 +1,7 @@
 """Reads a Hugging Face folder's tokenizer, chat template and special tokens.
 
-Rules: tokenizer.json is passed on as it is, unless tokenizer_config.json contradicts it on whether
+Rules: a folder without a tokenizer.json has it made of its older files (``slow_tokenizer.py``);
+tokenizer.json is passed on as it is, unless tokenizer_config.json contradicts it on whether
 a text begins with the beginning token, for there transformers believes the latter; the chat
 template is the file chat_template.jinja if there is one, else the one in tokenizer_config.json, and
 never one of our own; generation stops at every end token that generation_config.json (else
@@ -16,7 +17,13 @@ from typing import Any
 
 from edgewise.exporter.checkpoint.checkpoint import TokenizerFiles
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
-from edgewise.exporter.checkpoint.tokenizer_check import loaded_tokenizer, prepends
+from edgewise.exporter.checkpoint.slow_tokenizer import (
+    SLOW_FILES,
+    convert_slow_tokenizer,
+    has_slow_files,
+)
+from edgewise.exporter.checkpoint.tokenizer_check import framing, loaded_tokenizer, prepends
+from edgewise.exporter.checkpoint.tokenizer_files import read_object, token_text
 from edgewise.exporter.checkpoint.tokenizer_parts import prepend_processor
 
 HOW_TO_MAKE_TOKENIZER = (
@@ -28,7 +35,7 @@ HOW_TO_MAKE_TOKENIZER = (
 def read_tokenizer(
     folder: Path, config: Mapping[str, Any], generation: Mapping[str, Any]
 ) -> TokenizerFiles:
-    """Read tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja.
+    """Read the tokenizer's files, tokenizer_config.json, special_tokens_map.json and the template.
 
     Args:
         folder: The checkpoint's folder.
@@ -38,13 +45,17 @@ def read_tokenizer(
     Raises:
         CheckpointError: A file is missing or damaged, or names a token that does not exist.
     """
-    tokenizer_json = _read_tokenizer_json(folder)
+    settings = read_object(folder / "tokenizer_config.json")
+    special = {**read_object(folder / "special_tokens_map.json"), **settings}
+    if (folder / "tokenizer.json").is_file() or not has_slow_files(folder):
+        tokenizer_json = _read_tokenizer_json(folder)
+    else:
+        model_type = str(config.get("model_type"))
+        tokenizer_json, special = convert_slow_tokenizer(folder, special, model_type)
     tokenizer = loaded_tokenizer(tokenizer_json, "tokenizer.json")
-    settings = _read_optional(folder / "tokenizer_config.json")
-    special = {**_read_optional(folder / "special_tokens_map.json"), **settings}
 
     def token(role: str) -> tuple[str | None, int | None]:
-        text = _token_text(special.get(f"{role}_token"), f"{role}_token")
+        text = token_text(special.get(f"{role}_token"), f"{role}_token")
         identifier = None if text is None else tokenizer.token_to_id(text)
         if text is not None and identifier is None:
             raise CheckpointError(
@@ -53,6 +64,8 @@ def read_tokenizer(
         return text, identifier
 
     beginning, beginning_id = token("bos")
+    if beginning is None:
+        beginning, beginning_id = token("cls")  # what an encoder begins every text with
     end, end_id = token("eos")
     _, padding_id = token("pad")
     configured_end = generation.get("eos_token_id", config.get("eos_token_id"))
@@ -73,6 +86,7 @@ def read_tokenizer(
                 tokenizer_json, beginning if wanted else None, beginning_id
             )
             adds_beginning = wanted
+    frame = framing(tokenizer)
     return TokenizerFiles(
         tokenizer_json=tokenizer_json,
         chat_template=_read_chat_template(folder, settings),
@@ -82,6 +96,9 @@ def read_tokenizer(
         beginning_token=beginning,
         end_token=end,
         add_beginning_token=adds_beginning,
+        mask_token_id=token("mask")[1],
+        separator_token_id=frame.after if frame.after is not None else token("sep")[1],
+        separators_between=frame.between,
     )
 
 
@@ -97,7 +114,7 @@ def _with_beginning(tokenizer_json: str, token: str | None, identifier: int | No
 def _read_tokenizer_json(folder: Path) -> str:
     path = folder / "tokenizer.json"
     if not path.is_file():
-        others = [name for name in ("tokenizer.model", "vocab.json") if (folder / name).is_file()]
+        others = [name for name in SLOW_FILES if (folder / name).is_file()]
         given = f"only {listed(others)}" if others else "no tokenizer file"
         raise CheckpointError(
             f"{folder.name} has no tokenizer.json, {given}. {HOW_TO_MAKE_TOKENIZER}"
@@ -106,27 +123,6 @@ def _read_tokenizer_json(folder: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path.name} can not be read: {error}.") from error
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is no valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} must hold a JSON object.")
-    return content
-
-
-def _token_text(value: object, key: str) -> str | None:
-    """Take a special token's text: a string, or an AddedToken written as an object."""
-    if isinstance(value, Mapping):
-        value = value.get("content")
-    if value is None or isinstance(value, str):
-        return value
-    raise CheckpointError(f"tokenizer_config.json has {key} = {value!r}; a string is accepted.")
 
 
 def _token_ids(value: object, key: str) -> list[int]:

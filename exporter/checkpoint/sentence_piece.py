@@ -87,6 +87,8 @@ def build_sentence_piece(
             "decoders",
         ),
         model={
+            "type": "BPE",
+            "dropout": None,
             "unk_token": unknown_token,
             "continuing_subword_prefix": None,
             "end_of_word_suffix": None,

@@ -1,4 +1,4 @@
-"""The parts of a `tokenizers` JSON that the readers of both formats share."""
+"""The parts of a `tokenizers` JSON that the readers of all formats share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from edgewise.exporter.checkpoint.added_tokens import AddedToken
 from edgewise.exporter.checkpoint.errors import CheckpointError
 
 
 class TokenKind(IntEnum):
-    """llama.cpp's ``llama_token_type``, as ``tokenizer.ggml.token_type`` holds it."""
+    """SentencePiece's ``Type``; GGUF's ``tokenizer.ggml.token_type`` has the same numbers."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -24,7 +25,7 @@ class TokenKind(IntEnum):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of a GGUF file."""
+    """The tokens of a GGUF file or a SentencePiece model."""
 
     texts: Sequence[str]
     kinds: Sequence[int]
@@ -41,8 +42,7 @@ class Vocabulary:
                 continue
             if text in ids:
                 raise CheckpointError(
-                    f"The GGUF vocabulary has {text!r} twice, as tokens {ids[text]} and "
-                    f"{identifier}."
+                    f"The vocabulary has {text!r} twice, as tokens {ids[text]} and {identifier}."
                 )
             ids[text] = identifier
         return ids
@@ -51,15 +51,7 @@ class Vocabulary:
         """Give the tokens that are found in the text before it is split or merged."""
         special = {TokenKind.CONTROL, TokenKind.UNKNOWN}
         return [
-            {
-                "id": identifier,
-                "content": text,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": kind in special,
-            }
+            AddedToken(text, special=kind in special).as_json(identifier)
             for identifier, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True))
             if text and (kind in special or kind == TokenKind.USER_DEFINED)
         ]
@@ -77,6 +69,44 @@ def prepend_processor(token: str, identifier: int) -> dict[str, Any]:
         "single": [before, sequence("A", 0)],
         "pair": [before, sequence("A", 0), before, sequence("B", 1)],
         "special_tokens": {token: {"id": token, "ids": [identifier], "tokens": [token]}},
+    }
+
+
+def frame_processor(
+    before: tuple[str, int] | None, after: tuple[str, int] | None, *, between: int = 1
+) -> dict[str, Any]:
+    """Give the post-processor that puts tokens around a text, or around two.
+
+    Args:
+        before: Text and id of what comes first; None for nothing.
+        after: Text and id of what stands behind each text; None for nothing.
+        between: How many of ``after`` stand between two texts.
+    """
+
+    def special(token: tuple[str, int] | None, type_id: int, count: int = 1) -> list[Any]:
+        return (
+            []
+            if token is None
+            else [{"SpecialToken": {"id": token[0], "type_id": type_id}}] * count
+        )
+
+    def text(name: str, type_id: int) -> list[Any]:
+        return [{"Sequence": {"id": name, "type_id": type_id}}]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": [*special(before, 0), *text("A", 0), *special(after, 0)],
+        "pair": [
+            *special(before, 0),
+            *text("A", 0),
+            *special(after, 0, between),
+            *text("B", 1),
+            *special(after, 1),
+        ],
+        "special_tokens": {
+            token: {"id": token, "ids": [identifier], "tokens": [token]}
+            for token, identifier in filter(None, (before, after))
+        },
     }
 
 
@@ -105,7 +135,7 @@ def tokenizer_json(
             "pre_tokenizer": pre_tokenizer,
             "post_processor": post_processor,
             "decoder": decoder,
-            "model": {"type": "BPE", "dropout": None, **model},
+            "model": model,
         },
         ensure_ascii=False,
     )

@@ -94,13 +94,17 @@ class NumpyOperations:
         self, x: Array, weights: Sequence[Weight], biases: Sequence[Weight] | None = None
     ) -> Array:
         """See ``Operations``; a large matrix is read in row chunks."""
-        parts = []
+        tokens = x.reshape(-1, x.shape[-1])  # one product of all sequences, not one for each
+        product = np.empty((len(tokens), sum(weight.shape[0] for weight in weights)), np.float32)
+        column = 0
         for weight in weights:
             rows = weight.shape[0]
             for start in range(0, rows, HEAD_CHUNK_ROWS):
                 stop = min(start + HEAD_CHUNK_ROWS, rows)
-                parts.append(x @ weight.source.read(start, stop).T)
-        product = np.concatenate(parts, axis=-1)
+                columns = slice(column + start, column + stop)
+                np.matmul(tokens, weight.source.read(start, stop).T, out=product[:, columns])
+            column += rows
+        product = product.reshape(*x.shape[:-1], -1)
         if biases is not None:
             product += np.concatenate([bias.source.read() for bias in biases])
         return product

@@ -12,6 +12,7 @@ model has one length of sources.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from edgewise.exporter.graph.tflite_weights import (
 )
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Loaded, Progress
+from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import Bundle
 
 GRAPH_FILE = "model.tflite"
@@ -115,7 +117,7 @@ def texts(checkpoint: Checkpoint, plan: ExportPlan) -> Mapping[str, tuple[str, b
 
 
 def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
-    """Load the graphs by LiteRT; what it packs for this machine is no part of the bundle."""
+    """Load the graphs by LiteRT, which packs the weights once for all of them, into a file."""
     from edgewise.runtime.backends.litert import LitertBackend  # noqa: PLC0415 - loads LiteRT
     from edgewise.runtime.backends.litert_encoder import (  # noqa: PLC0415 - loads LiteRT
         LitertEncoderBackend,
@@ -127,12 +129,13 @@ def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
             return LitertEncoderBackend.open(bundle, threads=threads, capacity=capacity)
         case "encoder_decoder":
             return LitertEncoderDecoderBackend.open(bundle, threads=threads, capacity=capacity)
-    return LitertBackend(bundle, threads=threads, capacity=capacity, keep_packed=False)
+    return LitertBackend(bundle, threads=threads, capacity=capacity)
 
 
 def finish(folder: Path) -> None:
-    """Remove nothing: all that was built is part of the bundle."""
-    del folder
+    """Remove what was packed for this machine: it is no part of the bundle."""
+    if (folder / FOLDER).exists():
+        shutil.rmtree(folder / FOLDER)
 
 
 def _add_encoders(

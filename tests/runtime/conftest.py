@@ -10,6 +10,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from edgewise.runtime import bundle as b
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+from edgewise.runtime.constraint import ConstraintCompiler
 
 FILES = {
     "graph": ("model.onnx", b"graph"),
@@ -173,3 +174,27 @@ def smollm2_tokenizer(smollm2_fields) -> tokenizers.Tokenizer:
 def fake_bundle(tmp_path_factory) -> Path:
     """A bundle with a fake graph; tests only read it."""
     return write_fake_bundle(tmp_path_factory.mktemp("fake") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def byte_tokenizer():
+    """Every byte is a token, and a few texts that JSON is made of."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("t", "r"), ("tr", "u"), ("tru", "e"), ("g", "r"), ('"', ":"), ("o", "p")]
+    vocabulary = ["<end>", *alphabet, *("".join(pair) for pair in merges)]
+    built = tokenizers.Tokenizer(
+        models.BPE({token: i for i, token in enumerate(vocabulary)}, merges)
+    )
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens(["<end>"])
+    return built
+
+
+@pytest.fixture(scope="module")
+def byte_compiler(byte_tokenizer):
+    """Formats over that vocabulary, behind which the logits have five rows of padding."""
+    size = byte_tokenizer.get_vocab_size() + 5  # rows of padding behind the vocabulary
+    made = ConstraintCompiler(byte_tokenizer.to_str(), vocabulary_size=size, end_ids=[0])
+    yield made
+    made.close()

@@ -4,6 +4,7 @@ A token lost, doubled, leaked from a neighbour or written into the wrong place c
 answer, so that equality with an answer computed alone is the whole proof.
 """
 
+import json
 import threading
 import time
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.fake import FakeBackend, FakeGraph
 from edgewise.runtime.decoding import Decoding
+from edgewise.runtime.output_format import OutputFormat
 from edgewise.runtime.scheduler import ClosedError, LateError, Scheduler
 from edgewise.runtime.slot_pool import LEAST_COPIED, ContextError, SlotPool
 
@@ -366,3 +368,67 @@ def test_a_request_that_waits_can_be_cancelled():
     assert scheduler.waiting == 0
     assert ids(first) == alone([1], max_tokens=4)[1:]
     assert waiting.slot is None
+
+
+def test_forced_tokens_go_through_the_engine_together(byte_compiler, byte_tokenizer):
+    schema = {
+        "type": "object",
+        "properties": {"temperature": {"type": "integer"}, "open": {"type": "boolean"}},
+        "required": ["temperature", "open"],
+        "additionalProperties": False,
+    }
+    size = byte_tokenizer.get_vocab_size() + 5
+    backend = FakeBackend(vocabulary_size=size, slots=3, capacity=256)
+    scheduler = Scheduler(backend, SlotPool(3, 256, bytes_of=backend.slot_bytes))
+    formed = [
+        Decoding(
+            [number, 7],
+            greedy,
+            max_tokens=200,
+            end_ids={0},
+            constraint=byte_compiler.compile(OutputFormat.json_schema(schema)),
+        )
+        for number in (1, 2)
+    ]
+    free = Decoding([3], greedy, max_tokens=60)
+    *results, beside = in_turn(scheduler, [*formed, free])
+    for one, pieces in zip(formed, results, strict=True):
+        answer = ids(pieces)
+        assert set(json.loads(byte_tokenizer.decode(answer))) == {"temperature", "open"}
+        assert pieces[-1].finished == "stop"
+        assert pieces[-1].statistics.generated_tokens == len(answer)
+        # The same answer, a token a step and the whole history each time.
+        constraint, history = byte_compiler.compile(OutputFormat.json_schema(schema)), one.prompt
+        for token in answer:
+            logits = backend.logits_after(history)
+            constraint.apply(logits)
+            assert np.isfinite(logits[token])
+            if (logits > -np.inf).sum() > 1 and not constraint._machine.compute_ff_tokens():
+                assert greedy(logits) == token
+            if token != 0:
+                constraint.accept(token)
+            history = [*history, token]
+    assert ids(beside)[:5] == _alone_in(size, [3], 5)
+    assert backend.steps < 70  # though the two objects alone have more tokens than that
+    assert sum(len(ids(pieces)) for pieces in results) > 70
+
+
+def _alone_in(size, prompt, count):
+    backend, history = FakeBackend(vocabulary_size=size), list(prompt)
+    for _ in range(count):
+        history.append(greedy(backend.logits_after(history)))
+    return history[len(prompt) :]
+
+
+def test_a_format_ends_at_max_tokens_even_in_the_middle_of_what_is_forced(byte_compiler):
+    backend = FakeBackend(vocabulary_size=300, slots=1, capacity=256)
+    scheduler = Scheduler(backend, SlotPool(1, 256, bytes_of=backend.slot_bytes))
+    wanted = OutputFormat.choice(["temperature"])
+    one = Decoding([1], greedy, max_tokens=4, constraint=byte_compiler.compile(wanted))
+    pieces = list(scheduler.run(one))
+    assert len(ids(pieces)) == 4
+    assert pieces[-1].finished == "length"
+    one = Decoding([1], greedy, max_tokens=40, constraint=byte_compiler.compile(wanted))
+    pieces = list(scheduler.run(one))
+    assert pieces[-1].finished == "stop"
+    assert pieces[-1].statistics is not None

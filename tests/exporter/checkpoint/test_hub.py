@@ -168,6 +168,24 @@ def test_only_what_is_needed_is_fetched_at_one_commit(filled: FakeHub, make_fold
     ]
 
 
+def test_an_older_tokenizer_is_fetched_where_there_is_no_other(filled: FakeHub) -> None:
+    older = {
+        "vocab.json": b'{"a": 0, "<s>": 1, "</s>": 2}',
+        "merges.txt": b"#version: 0.2\n",
+        "vocab.txt": b"x",
+    }
+    filled.files |= older
+    del filled.files["tokenizer.json"]
+    filled.files["tokenizer_config.json"] = (
+        b'{"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>"}'
+    )
+    filled.files["config.json"] = b'{"model_type": "llama"}'
+    with open_checkpoint(REPOSITORY) as checkpoint:
+        assert checkpoint.tokenizer.end_token_ids == (2,)
+    assert {"vocab.json", "merges.txt"} <= set(filled.fetched)
+    assert "vocab.txt" not in filled.fetched
+
+
 def test_what_is_there_is_not_fetched_again(filled: FakeHub) -> None:
     open_checkpoint(REPOSITORY).close()
     filled.fetched.clear()
@@ -263,7 +281,7 @@ def test_what_is_not_read_costs_no_download(hub: FakeHub) -> None:
     hub.files = {"config.json": b"{}", "pytorch_model.bin": b"x"}
     with pytest.raises(CheckpointError, match=r"pickle only \(pytorch_model\.bin\)"):
         open_checkpoint(REPOSITORY)
-    hub.files = {"config.json": b"{}", "model.safetensors": b"x", "tokenizer.model": b"x"}
+    hub.files = {"config.json": b"{}", "model.safetensors": b"x", "vocab.json": b"{}"}
     with pytest.raises(CheckpointError, match=r"has no tokenizer\.json\. Make it with"):
         open_checkpoint(REPOSITORY)
     hub.files = {"README.md": b"x"}

@@ -342,8 +342,11 @@ def test_tokenizers_that_are_refused(make_folder: Any) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match="no tokenizer file"):
         open_checkpoint(str(folder))
+    (folder / "tokenizer_config.json").unlink()
     (folder / "tokenizer.model").touch()
-    with pytest.raises(
-        CheckpointError, match=r"only tokenizer\.model\. Make it with .*AutoTokenizer"
-    ):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.model is no SentencePiece model"):
+        open_checkpoint(str(folder))
+    (folder / "tokenizer.model").unlink()
+    (folder / "vocab.json").touch()
+    with pytest.raises(CheckpointError, match=r"only vocab\.json\. Make it with .*AutoTokenizer"):
         open_checkpoint(str(folder))

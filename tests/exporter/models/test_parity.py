@@ -45,7 +45,7 @@ def test_batch_rows_do_not_touch_each_other():
     rows = [case.sequences[0][:length], case.sequences[1]]
     together = logits(model, rows)
     for row, alone in zip(together, rows, strict=True):
-        assert np.abs(row - logits(model, [alone])[0]).max() < 1e-5
+        assert np.abs(row - logits(model, [alone])[0]).max() < 3e-5  # sums of another order
 
 
 def test_last_positions_are_the_end_of_all():
