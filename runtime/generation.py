@@ -27,14 +27,26 @@ class Piece:
 
     There is one piece for each chunk of the prompt (no text, no ids) and one for each token, so
     that a consumer can cancel at any time; its text is empty while a character or a possible stop
-    text is incomplete. The texts, put together, are the answer; so are the ids, which are all that
-    were sampled, those of an end token and of a stop text included.
+    text is incomplete. With several beams nothing is known before the end: each step gives an empty
+    piece, and the last one holds all. The texts, put together, are the answer; so are the ids,
+    which are all that were sampled, those of an end token and of a stop text included.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finished: FinishReason | None = None  # set in the last piece, and only there
     statistics: Statistics | None = None  # set in the last piece, and only there
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the answers that a search with beams found."""
+
+    text: str
+    token_ids: tuple[int, ...]  # those of an end token and of a stop text included
+    finish_reason: FinishReason
+    score: float  # log_probability / tokens ** length_penalty; higher is better
+    log_probability: float  # of the token ids, natural logarithm
 
 
 @dataclass(frozen=True)

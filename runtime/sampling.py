@@ -20,12 +20,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.options import SamplingSettings
+
+Floating = TypeVar("Floating", np.float32, np.float64)
 
 _SMALLEST_TEMPERATURE = 1e-9  # below it only equals of the largest logit have any mass anyway
 _FIRST_SORTED = 256  # tokens that top-p sorts at first; times 8 while their mass is too small
@@ -38,18 +41,33 @@ class LogitsError(EdgewiseError):
 class Sampler:
     """Chooses tokens for one generation."""
 
-    def __init__(self, settings: SamplingSettings, prompt_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        prompt_ids: Iterable[int] = (),
+        *,
+        sampled_vocabulary: int | None = None,
+    ) -> None:
         """Seed the generator.
 
         Args:
             settings: What to apply; see `GenerationOptions.sampling`.
             prompt_ids: The prompt's token ids, for the repetition penalty.
+            sampled_vocabulary: Ids from here on are padding rows, never chosen; None: there are
+                none.
         """
+        self._vocabulary = sampled_vocabulary
         self._settings = settings
         self._penalizes = settings.repetition_penalty != 1.0
         self._greedy = settings.temperature == 0.0
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
-        self._seen = set(prompt_ids) if self._penalizes else set()
+        self._seen: set[int] = set()
+        if self._penalizes:
+            self._seen.update(
+                token
+                for token in prompt_ids
+                if sampled_vocabulary is None or token < sampled_vocabulary
+            )
         self._seen_ids = np.fromiter(self._seen, np.int64, len(self._seen))
 
     def sample(self, logits: NDArray[np.float32]) -> int:
@@ -64,11 +82,12 @@ class Sampler:
         Raises:
             LogitsError: The largest logit is NaN or infinite.
         """
+        logits = logits[: self._vocabulary]
         if self._penalizes:
             logits = penalize(logits, self._seen_ids, self._settings.repetition_penalty)
         if self._greedy:
             token = int(logits.argmax())
-            _check_largest(float(logits[token]))
+            check_largest(float(logits[token]))
         else:
             ids, weights = filtered_weights(logits, self._settings)
             bounds = np.cumsum(weights)
@@ -81,8 +100,8 @@ class Sampler:
 
 
 def penalize(
-    logits: NDArray[np.float32], seen_ids: NDArray[np.int64], penalty: float
-) -> NDArray[np.float32]:
+    logits: NDArray[Floating], seen_ids: NDArray[np.int64], penalty: float
+) -> NDArray[Floating]:
     """Return a copy of the logits [vocabulary] with the repetition penalty applied once per id."""
     result = logits.copy()
     values = result[seen_ids]
@@ -107,7 +126,7 @@ def filtered_weights(
         LogitsError: The largest logit is NaN or infinite.
     """
     largest = float(logits[logits.argmax()])  # argmax finds a NaN first
-    _check_largest(largest)
+    check_largest(largest)
     temperature = max(settings.temperature, _SMALLEST_TEMPERATURE)
     vocabulary = len(logits)
     if 0 < settings.top_k < vocabulary:
@@ -153,7 +172,12 @@ def _nucleus(
         count *= 8
 
 
-def _check_largest(largest: float) -> None:
+def check_largest(largest: float) -> None:
+    """Refuse logits that are no numbers.
+
+    Raises:
+        LogitsError: The largest logit is NaN or infinite.
+    """
     if not math.isfinite(largest):
         raise LogitsError(
             f"the model computed {largest} as its largest logit; its weights are damaged or their"

@@ -21,15 +21,19 @@ class EncoderDecoderConfiguration:
         heads: Heads of queries, keys and values.
         head_size: Features a head; heads times this need not be the hidden size.
         intermediate_size: Features inside the MLP.
-        norm_epsilon: Added to the mean square in the norms.
+        norm_epsilon: Added in the norms to the mean square or the variance.
         context_length: Tokens that either side was trained with.
-        relative_buckets: Buckets of relative positions.
-        largest_distance: Positions from which on all share the last bucket.
         activation: Inside the MLP.
-        gated_mlp: Whether one half of the MLP's features gates the other.
         tied_head: Whether the head reads the embedding's weights.
-        head_scale: Factor on the states before the head.
         start_token_id: What the decoder begins with.
+        forced_first_token_id: What follows it whatever the logits say, or None.
+        forced_last_token_id: What ends a text that reached its limit, or None.
+        relative_buckets: Buckets of relative positions; 0 where positions are absolute.
+        largest_distance: Relative positions from which on all share the last bucket.
+        position_offset: Row of the first token's position, where positions are absolute.
+        embedding_scale: Factor on the rows of the embedding.
+        head_scale: Factor on the states before the head.
+        gated_mlp: Whether one half of the MLP's features gates the other.
     """
 
     vocabulary_size: int
@@ -41,10 +45,14 @@ class EncoderDecoderConfiguration:
     intermediate_size: int
     norm_epsilon: float
     context_length: int
-    relative_buckets: int
-    largest_distance: int
     activation: Activation
-    gated_mlp: bool
     tied_head: bool
-    head_scale: float
     start_token_id: int
+    forced_first_token_id: int | None = None
+    forced_last_token_id: int | None = None
+    relative_buckets: int = 0
+    largest_distance: int = 0
+    position_offset: int = 0
+    embedding_scale: float = 1.0
+    head_scale: float = 1.0
+    gated_mlp: bool = False

@@ -4,13 +4,16 @@ Pre-norm blocks with RMSNorm, unscaled attention with a learned bias for each bu
 positions (arXiv 1910.10683), without any bias in products. Each side's first layer holds the bias
 of all its layers. Version 1.0 has a ReLU MLP and a head tied to the embedding, before which states
 are multiplied by hidden_size^-0.5; version 1.1 has a gated MLP and a head of its own (arXiv
-2002.05202). Order of this file: configuration, tensors, encoder, decoder.
+2002.05202). Activations are float32 in every builder, so that what the MLP's second product gives
+may exceed what float16 holds, as it does in large models. Order of this file: configuration,
+tensors, encoder, decoder, the parts of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic
 
 from edgewise.exporter.graph.protocol import (
     Attention,
@@ -49,7 +52,8 @@ def configuration(config: Mapping[str, Any]) -> EncoderDecoderConfiguration:
         activation = "gelu_new"  # the name that T5 v1.1 was published with
     hidden_size = int(required(config, "d_model"))
     layers = int(required(config, "num_layers"))
-    tied = bool(config.get("tie_word_embeddings", True))
+    # transformers 5 writes that every T5 ties its head, and keeps the truth under another name.
+    tied = bool(config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)))
     return EncoderDecoderConfiguration(
         vocabulary_size=int(required(config, "vocab_size")),
         hidden_size=hidden_size,
@@ -129,34 +133,22 @@ def encode(
 ) -> None:
     """Describe the encoder: token ids to states, and every decoder layer's keys and values."""
     c = configuration
+    side = _Side("encoder", builder, c, weight)
     relative = _relative_bias(c, "encoder", weight)
     hidden = builder.embedding(builder.token_ids(), weight(EMBEDDING))
-    normed = builder.rms_norm(
-        hidden, weight("encoder.block.0.layer.0.layer_norm.weight"), c.norm_epsilon
-    )
+    normed = side.norm(hidden)
     for layer in range(c.encoder_layers):
-        block = f"encoder.block.{layer}.layer"
+        self_attention = f"encoder.block.{layer}.layer.0.SelfAttention"
         context = builder.full_attention(
-            _products(builder, weight, normed, f"{block}.0.SelfAttention", QUERY_KEY_VALUE),
+            side.products(normed, self_attention, QUERY_KEY_VALUE),
             FullAttention(layer, c.heads, c.head_size, 1.0, relative),
         )
-        attended = _products(builder, weight, context, f"{block}.0.SelfAttention", ("o",))
-        hidden, normed = builder.add_rms_norm(
-            hidden, attended, weight(f"{block}.1.layer_norm.weight"), c.norm_epsilon
-        )
-        following = (
-            f"encoder.block.{layer + 1}.layer.0.layer_norm"
-            if layer + 1 < c.encoder_layers
-            else "encoder.final_layer_norm"
-        )
-        outer = _mlp(builder, c, weight, normed, f"{block}.1")
-        hidden, normed = builder.add_rms_norm(
-            hidden, outer, weight(f"{following}.weight"), c.norm_epsilon
-        )
+        hidden, normed = side.attended(hidden, context, self_attention, layer, part=1)
+        hidden, normed = side.mlp(hidden, normed, layer, part=1)
     builder.output(ENCODER_STATES, normed)
     for layer in range(c.decoder_layers):
         name = f"decoder.block.{layer}.layer.1.EncDecAttention"
-        packed = _products(builder, weight, normed, name, ("k", "v"))
+        packed = side.products(normed, name, ("k", "v"))
         builder.output_cross(packed, CrossAttention(layer, c.heads, c.head_size, 1.0))
 
 
@@ -167,71 +159,76 @@ def decode(
 ) -> None:
     """Describe one pass of the decoder: token ids to logits, the cache extended."""
     c = configuration
+    side = _Side("decoder", builder, c, weight)
     relative = _relative_bias(c, "decoder", weight)
     hidden = builder.embedded_tokens(weight(EMBEDDING))
-    normed = builder.rms_norm(
-        hidden, weight("decoder.block.0.layer.0.layer_norm.weight"), c.norm_epsilon
-    )
+    normed = side.norm(hidden)
     for layer in range(c.decoder_layers):
-        block = f"decoder.block.{layer}.layer"
+        self_attention = f"decoder.block.{layer}.layer.0.SelfAttention"
         context = builder.attention(
-            _products(builder, weight, normed, f"{block}.0.SelfAttention", QUERY_KEY_VALUE),
+            side.products(normed, self_attention, QUERY_KEY_VALUE),
             Attention(layer, c.heads, c.heads, c.head_size, 1.0, None, relative),
         )
-        is_last = layer + 1 == c.decoder_layers
-        if is_last:
+        if layer + 1 == c.decoder_layers:
             # Nothing after the last self-attention mixes positions.
             context, hidden = builder.last_token(context), builder.last_token(hidden)
-        attended = _products(builder, weight, context, f"{block}.0.SelfAttention", ("o",))
-        hidden, normed = builder.add_rms_norm(
-            hidden, attended, weight(f"{block}.1.layer_norm.weight"), c.norm_epsilon
-        )
+        hidden, normed = side.attended(hidden, context, self_attention, layer, part=1)
+        cross_attention = f"decoder.block.{layer}.layer.1.EncDecAttention"
         context = builder.cross_attention(
-            _products(builder, weight, normed, f"{block}.1.EncDecAttention", ("q",)),
+            side.products(normed, cross_attention, ("q",)),
             CrossAttention(layer, c.heads, c.head_size, 1.0),
         )
-        attended = _products(builder, weight, context, f"{block}.1.EncDecAttention", ("o",))
-        hidden, normed = builder.add_rms_norm(
-            hidden, attended, weight(f"{block}.2.layer_norm.weight"), c.norm_epsilon
-        )
-        following = (
-            "decoder.final_layer_norm"
-            if is_last
-            else f"decoder.block.{layer + 1}.layer.0.layer_norm"
-        )
-        outer = _mlp(builder, c, weight, normed, f"{block}.2")
-        hidden, normed = builder.add_rms_norm(
-            hidden, outer, weight(f"{following}.weight"), c.norm_epsilon
-        )
+        hidden, normed = side.attended(hidden, context, cross_attention, layer, part=2)
+        hidden, normed = side.mlp(hidden, normed, layer, part=2)
     if c.head_scale != 1:
         normed = builder.scale(normed, c.head_scale)
     head = weight(EMBEDDING).with_role("head") if c.tied_head else weight(HEAD)
     builder.output_logits(builder.linear(normed, [head]))
 
 
-def _products(
-    builder: Operations[Value],
-    weight: Callable[[str], Weight],
-    x: Value,
-    block: str,
-    names: tuple[str, ...],
-) -> Value:
-    return builder.linear(x, [weight(f"{block}.{name}.weight") for name in names])
+@dataclass(frozen=True)
+class _Side(Generic[Value]):
+    """The parts of one side's layers: each takes normed states, and norms for the next."""
 
+    name: str
+    builder: Operations[Value]
+    configuration: EncoderDecoderConfiguration
+    weight: Callable[[str], Weight]
 
-def _mlp(
-    builder: Operations[Value],
-    c: EncoderDecoderConfiguration,
-    weight: Callable[[str], Weight],
-    x: Value,
-    block: str,
-) -> Value:
-    inner = _products(builder, weight, x, f"{block}.DenseReluDense", _inner_names(c))
-    if c.gated_mlp:
-        inner = builder.gated_activation(inner, c.activation)
-    else:
-        inner = builder.activation(inner, c.activation)
-    return _products(builder, weight, inner, f"{block}.DenseReluDense", ("wo",))
+    def norm(self, hidden: Value) -> Value:
+        """Norm for the first layer."""
+        epsilon = self.configuration.norm_epsilon
+        return self.builder.rms_norm(hidden, self._norm_weight(0, 0), epsilon)
+
+    def products(self, x: Value, block: str, names: tuple[str, ...]) -> Value:
+        return self.builder.linear(x, [self.weight(f"{block}.{name}.weight") for name in names])
+
+    def attended(
+        self, hidden: Value, context: Value, block: str, layer: int, *, part: int
+    ) -> tuple[Value, Value]:
+        """Project what attention gave, add it, norm for a part of the same layer."""
+        projected = self.products(context, block, ("o",))
+        return self._add(hidden, projected, self._norm_weight(layer, part))
+
+    def mlp(self, hidden: Value, normed: Value, layer: int, *, part: int) -> tuple[Value, Value]:
+        """Run the MLP, add what it gave, norm for the next layer or the result."""
+        c, block = self.configuration, f"{self.name}.block.{layer}.layer.{part}.DenseReluDense"
+        inner = self.products(normed, block, _inner_names(c))
+        if c.gated_mlp:
+            inner = self.builder.gated_activation(inner, c.activation)
+        else:
+            inner = self.builder.activation(inner, c.activation)
+        outer = self.products(inner, block, ("wo",))
+        return self._add(hidden, outer, self._norm_weight(layer + 1, 0))
+
+    def _add(self, hidden: Value, x: Value, norm: Weight) -> tuple[Value, Value]:
+        return self.builder.add_rms_norm(hidden, x, norm, self.configuration.norm_epsilon)
+
+    def _norm_weight(self, layer: int, part: int) -> Weight:
+        c = self.configuration
+        if layer == (c.encoder_layers if self.name == "encoder" else c.decoder_layers):
+            return self.weight(f"{self.name}.final_layer_norm.weight")
+        return self.weight(f"{self.name}.block.{layer}.layer.{part}.layer_norm.weight")
 
 
 def _inner_names(c: EncoderDecoderConfiguration) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from tiny_families import ENCODER_DECODERS, TinyEncoder, TinyEncoderDecoder
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
+from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sessions.encoder import EncoderSession, EncoderTokens
-from edgewise.runtime.sessions.seq2seq import SequenceSession, SequenceTokens
+from edgewise.runtime.sessions.seq2seq import SequenceSession
+from edgewise.runtime.token_rules import TokenRules
 
 TOKENS = EncoderTokens(beginning=290, separator=291, mask=292)
 PAIR = ([5, 60, 7], [80, 9])
@@ -23,6 +25,17 @@ class Tokenizer:
 
     def decode(self, token_ids):
         return " ".join(map(str, token_ids))
+
+    def detokenizer(self):
+        return Detokenizer()
+
+
+class Detokenizer:
+    def push(self, token_id):
+        return f"{token_id} "
+
+    def finish(self):
+        return ""
 
 
 def text(ids):
@@ -79,7 +92,7 @@ def test_greedy_answers_are_the_references(tmp_path, runtime, name):
     model = TinyEncoderDecoder(name)
     build(runtime, model, tmp_path)
     backend = open_encoder_decoder(runtime, model, tmp_path)
-    sequences = SequenceSession(backend, Tokenizer(), SequenceTokens(start=0, end=1))
+    sequences = SequenceSession(backend, Tokenizer(), TokenRules(end=(1,)), start=0)
     for source in model.content["sources"]:
         ids = [*source, 1]
         encoder = NumpyEncoderBuilder(np.asarray([ids]))
@@ -93,5 +106,6 @@ def test_greedy_answers_are_the_references(tmp_path, runtime, name):
                 break  # a tie, which rounding decides, or the end
             expected.append(int(decoder.logits[0, -1].argmax()))
         assert len(expected) > 4
-        answer = sequences.generate(text(source), max_tokens=len(expected) - 1)
-        assert answer == text(token for token in expected[1:] if token != 1)
+        answer = sequences.generate(ids, GenerationOptions(max_tokens=len(expected) - 1))
+        assert answer.token_ids == tuple(expected[1:])
+        assert answer.text == "".join(f"{token} " for token in expected[1:] if token != 1)

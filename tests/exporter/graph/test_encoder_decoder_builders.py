@@ -29,6 +29,10 @@ from edgewise.exporter.quantize.recipes import Recipe
 TOLERANCE = 1e-4
 # Largest relative error of the results by int8 activations.
 ACTIVATION_ERROR = 0.15
+CROSS_PRODUCTS = {
+    "t5": ("EncDecAttention.q", "EncDecAttention.k"),
+    "bart": ("encoder_attn.q_proj", "encoder_attn.k_proj"),
+}
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -172,13 +176,14 @@ def test_the_decoder_computes_no_cross_keys(opened, runtime):
     """Products of the cross-attention's k and v stand in the encoder's graph alone."""
     model, _, _, folder = opened
     layers = model.configuration.decoder_layers
+    query, key = CROSS_PRODUCTS[model.config["model_type"]]
     if runtime == "onnx":
         data = (folder / "decoder.onnx").read_bytes()
-        assert b"EncDecAttention.q" in data
-        assert b"EncDecAttention.k" not in data
+        assert query.encode() in data
+        assert key.encode() not in data
         return
     lines = describe_tflite(folder / "model.tflite").splitlines()
-    products = [line for line in lines if "EncDecAttention.k+1" in line and "FULLY" in line]
+    products = [line for line in lines if f"{key}+1" in line and "FULLY" in line]
     assert len(products) == layers * len(ENCODER_LENGTHS)
 
 
@@ -209,14 +214,22 @@ def reference(model):
     return encoder.outputs["encoder_hidden_states"], decoder.logits
 
 
-@pytest.mark.parametrize("name", ENCODER_DECODERS)
+RECIPES = {
+    "fp16": TOLERANCE,
+    "fp32,embedding=int8": TOLERANCE,
+    "int8": ACTIVATION_ERROR,
+    "int4-block32": ACTIVATION_ERROR,
+}
+
+
 @pytest.mark.parametrize(
-    ("recipe", "tolerance"),
+    ("name", "recipe", "tolerance"),
     [
-        ("fp16", TOLERANCE),
-        ("fp32,embedding=int8", TOLERANCE),
-        ("int8", ACTIVATION_ERROR),
-        ("int4-block32", ACTIVATION_ERROR),
+        (name, recipe, tolerance)
+        for name in ENCODER_DECODERS
+        for recipe, tolerance in RECIPES.items()
+        # As in the smallest Flan-T5, heads are narrower than states: no whole number of blocks.
+        if (name, recipe) != ("t5_v1_1", "int4-block32")
     ],
 )
 def test_quantized_graphs_stay_near_the_stored_weights(tmp_path, runtime, name, recipe, tolerance):
@@ -231,24 +244,58 @@ def test_quantized_graphs_stay_near_the_stored_weights(tmp_path, runtime, name, 
     pairs = [(encoded[ENCODER_STATES][real], states[real])]
     for position, actual in steps(model, backend, (8, 1, 1, 7)):
         pairs.append((actual, logits[:, position]))
-    for actual, wanted in pairs:
-        error = np.linalg.norm(actual - wanted) / np.linalg.norm(wanted)
-        assert error < tolerance
+    errors = [np.linalg.norm(actual - wanted) / np.linalg.norm(wanted) for actual, wanted in pairs]
+    print(f"{name} {runtime} {recipe}: states {errors[0]:.2g}, logits {max(errors[1:]):.2g}")
+    assert max(errors) < tolerance
+
+
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+class Watched(NumpyEncoderBuilder):
+    """The reference, which notes the largest number that joins the states."""
+
+    largest = 0.0
+
+    def add_rms_norm(self, residual, x, weight, epsilon):
+        self.largest = max(self.largest, float(np.abs(x).max()))
+        return super().add_rms_norm(residual, x, weight, epsilon)
+
+
+def test_half_weights_whose_products_exceed_half_numbers_stay_finite(tmp_path, runtime):
+    model, stored = TinyEncoderDecoder("t5_v1_1"), TinyEncoderDecoder("t5_v1_1", "fp16")
+    for name in model.arrays:
+        if name.endswith(".wo.weight"):
+            model.arrays[name] *= np.float32(3e4)
+            stored.arrays[name] *= np.float32(3e4)
+            assert np.abs(model.arrays[name]).max() < LARGEST_HALF
+    build(runtime, model, tmp_path, "fp16")
+    encoded = open_encoder(runtime, tmp_path).encode(model.ids, model.counts)[ENCODER_STATES]
+    reference = Watched(model.ids, model.mask)
+    stored.encode(reference)
+    assert reference.largest > 4 * LARGEST_HALF
+    expected = reference.outputs[ENCODER_STATES]
+    real = model.mask > 0
+    assert np.isfinite(encoded[real]).all()
+    assert np.abs(encoded - expected)[real].max() < TOLERANCE
 
 
 @pytest.mark.parametrize("graph", DECODER_GRAPHS, ids=lambda graph: graph.name)
 @pytest.mark.parametrize("recipe", ["fp32", "int8"])
-def test_xnnpack_runs_all_but_indices_in_one_partition(tmp_path, recipe, graph):
+@pytest.mark.parametrize("name", ["t5_v1_1", "bart_scaled"])
+def test_xnnpack_runs_all_but_indices_in_one_partition(tmp_path, name, recipe, graph):
     file = TfliteFile()
     weights = WeightStore(file, Recipe.parse(recipe))
     builder = TfliteBuilder(file, weights, graph, CONTEXT, encoder_tokens=ENCODER_LENGTHS[0])
-    TinyEncoderDecoder("t5_v1_1").decode(builder)
+    TinyEncoderDecoder(name).decode(builder)
     builder.finish()
     file.write(tmp_path / "model.tflite")
     partitions, outside = outside_of_partitions(tmp_path / "model.tflite")
     assert partitions == 1
-    # The encoder's mask, the past's, and which token is the last; the past's distances.
+    # The encoder's mask, the past's, and which token is the last; positions or their distances.
     expected = ["CAST", "EMBEDDING_LOOKUP"] + ["CAST"] * (graph.tokens > 1)
-    if graph.cache:
+    if name == "bart_scaled":
+        expected += ["EMBEDDING_LOOKUP"] + ["CAST"] * (graph.cache > 0)
+    elif graph.cache:
         expected += ["CAST", "EMBEDDING_LOOKUP", "MAXIMUM", "MINIMUM", "RESHAPE", "RESHAPE", "SUB"]
     assert outside == sorted(expected)
