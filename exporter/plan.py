@@ -211,7 +211,7 @@ def _check_held(family: Family, configuration: Configuration, runtime: str) -> N
             f"this checkpoint is of the kind {kind}, for which a .litertlm file has no place: "
             "LiteRT-LM only generates with decoders. Use --format tflite or onnx"
         )
-    rotates = isinstance(configuration, DecoderConfiguration)
+    rotates = isinstance(configuration, DecoderConfiguration) and configuration.rotary is not None
     if rotates and configuration.head_size % HEAD_SIZE_MULTIPLE:
         raise PlanError(
             f"the attention heads of this model have {configuration.head_size} features; "

@@ -56,7 +56,8 @@ def _word_piece(size: int) -> Tokenizer:
     words = [*BERT_TOKENS.values(), *letters, *(f"##{letter}" for letter in letters)]
     words += [f"filler{index}" for index in range(size - len(words))]
     vocabulary = {word: index for index, word in enumerate(words[:size])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    unknown = BERT_TOKENS["unk"]
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
