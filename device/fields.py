@@ -1,23 +1,42 @@
 """Reading the fields of one message, each once, each checked; what is left over is refused.
 
-Workflow: wrap the decoded object, take the version, take the fields, call ``nothing_else``. Rules:
-a wrong type, a value outside its limits and an unknown field each give a sentence that names the
-field, what was given and what is accepted. ``true`` is no number.
+Workflow: ``decode_message``, wrap the object, take the version, take the fields, call
+``nothing_else``. Rules: a wrong type, a value outside its limits and an unknown field each give a
+sentence that names the field, what was given and what is accepted. ``true`` is no number.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from edgewise.common.strict_json import JsonError, decode_object
 from edgewise.device.errors import WireError
 from edgewise.device.topics import MAX_ID_LENGTH, is_request_id
 
 VERSION = 1  # of every message on the wire
+MAX_DEPTH = 6  # open brackets; a request needs three
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def decode_message(payload: bytes, *, max_bytes: int) -> dict[str, Any]:
+    """Read the JSON object of a message.
+
+    Args:
+        payload: The message's payload.
+        max_bytes: The largest payload taken, in bytes.
+
+    Raises:
+        WireError: If it is too large (code 413) or no JSON object (code 400).
+    """
+    try:
+        return decode_object(payload, max_bytes=max_bytes, max_depth=MAX_DEPTH)
+    except JsonError as error:
+        code = 413 if error.too_large else 400
+        raise WireError(f"The message is not usable: {error}.", code=code) from error
 
 
 class Fields:

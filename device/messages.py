@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeAlias, TypeVar
 
+from edgewise.common.strict_json import encode_object
 from edgewise.device.errors import WireError
-from edgewise.device.fields import VERSION, Fields
-from edgewise.device.strict_json import decode_object, encode_object
+from edgewise.device.fields import VERSION, Fields, decode_message
 
 MAX_REQUEST_BYTES = 131_072  # bytes of one request's payload
 MAX_REPLY_BYTES = 1_048_576  # bytes of one reply's payload
-MAX_DEPTH = 6  # open brackets; a request needs three
 MAX_TEXT_LENGTH = MAX_REQUEST_BYTES  # characters of a prompt or a chat message
 MAX_CHAT_MESSAGES = 256  # turns in one request
 MAX_TOKENS = 65_536  # tokens one request may ask for; the agent's own limit may be lower
@@ -280,7 +279,7 @@ Reply: TypeAlias = Accepted | Chunk | Final | Busy | Failure
 
 
 def _decode(payload: bytes, *, max_bytes: int, what: str) -> Fields:
-    fields = Fields(decode_object(payload, max_bytes=max_bytes, max_depth=MAX_DEPTH), what=what)
+    fields = Fields(decode_message(payload, max_bytes=max_bytes), what=what)
     fields.version()
     return fields
 
@@ -359,9 +358,8 @@ def parse_cancel(payload: bytes) -> Cancel:
 def request_id_of(payload: bytes) -> str | None:
     """Return the id of a message of any kind, or None where there is none that can be read."""
     try:
-        return Fields(
-            decode_object(payload, max_bytes=MAX_REQUEST_BYTES, max_depth=MAX_DEPTH), what="message"
-        ).identity()
+        values = decode_message(payload, max_bytes=MAX_REQUEST_BYTES)
+        return Fields(values, what="message").identity()
     except WireError:
         return None
 

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgewise.common.errors import EdgewiseError
+from edgewise.common.strict_json import decode_object
+from edgewise.runtime.dataclass_json import read_dataclass
 from edgewise.runtime.manifest_checks import CACHE_AXES, contradictions
 from edgewise.runtime.manifest_versions import FORMAT_VERSION, converted
 from edgewise.runtime.options import SamplingDefaults
-from edgewise.runtime.strict_json import decode_object, read_dataclass
 
+MANIFEST_MAX_BYTES = 4 << 20  # bytes; a real one has some kilobytes
+MANIFEST_MAX_DEPTH = 32  # open brackets; figures of verification may be nested, by any exporter
 SAMPLE_MOMENT = "2026-01-01T12:00:00"  # ISO 8601 local time, for templates that print the date
 
 Family = Literal["decoder", "encoder", "encoder_decoder", "vision_language"]
@@ -202,7 +205,7 @@ def manifest_from_json(content: bytes, where: str) -> Manifest:
             for a newer Edgewise.
     """
     try:
-        value = decode_object(content)
+        value = decode_object(content, max_bytes=MANIFEST_MAX_BYTES, max_depth=MANIFEST_MAX_DEPTH)
     except ValueError as error:
         raise BundleError(f"{where} is not usable: {error}; export the bundle again") from error
     _check_version(value.get("format_version"), where)

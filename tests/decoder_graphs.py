@@ -145,6 +145,9 @@ class DequantizedWeight(Weight):
     def with_role(self, role: Any) -> Weight:
         return dequantized(self.plain.with_role(role), self.recipe, self.scales_as)
 
+    def transposed(self) -> Weight:
+        return dequantized(self.plain.transposed(), self.recipe, self.scales_as)
+
 
 def dequantized(plain: Weight, recipe: Recipe, scales_as: Any) -> Weight:
     """Quantize a weight by its role and back; what no recipe quantizes stays."""

@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderStates
-from edgewise.exporter.graph.numpy_operations import Array, NumpyOperations, attend, heads_first
+from edgewise.exporter.graph.numpy_operations import (
+    Array,
+    NumpyTokenOperations,
+    attend,
+    heads_first,
+)
 from edgewise.exporter.graph.protocol import Attention, CrossAttention, Weight
 
 
@@ -37,7 +42,7 @@ class NumpyCache:
         return keys, values
 
 
-class NumpyBuilder(NumpyOperations):
+class NumpyBuilder(NumpyTokenOperations):
     """Fulfils ``GraphBuilder`` by computing; the result is ``logits``."""
 
     def __init__(
@@ -67,11 +72,11 @@ class NumpyBuilder(NumpyOperations):
         self._encoder = encoder
         self.logits: Array = np.empty((0, 0, 0), np.float32)
 
-    def embedded_tokens(self, weight: Weight) -> Array:
+    def embedded_tokens(self, weight: Weight, scale: float = 1.0) -> Array:
         """See ``GraphBuilder``."""
         if self._embeddings is not None:
             return self._embeddings
-        return self.embedding(self.token_ids(), weight)
+        return self.scale(self.embedding(self.token_ids(), weight), scale)
 
     def attention(self, query_key_value: Array, attention: Attention) -> Array:
         """See ``GraphBuilder``."""
@@ -79,6 +84,10 @@ class NumpyBuilder(NumpyOperations):
         heads, groups = attention.heads, attention.key_value_heads
         split = heads_first(query_key_value, attention.head_size)
         query, key, value = np.split(split, [heads, heads + groups], axis=1)
+        if attention.norms is not None:
+            norms = attention.norms
+            query = self.rms_norm(query, norms.query, norms.epsilon)
+            key = self.rms_norm(key, norms.key, norms.epsilon)
         if attention.rotary is not None:
             cosine, sine = attention.rotary.tables(self._past_length + new_tokens)
             cosine, sine = cosine[self._past_length :], sine[self._past_length :]
@@ -88,7 +97,10 @@ class NumpyBuilder(NumpyOperations):
         value = np.repeat(value, heads // groups, axis=1)
         query_positions = self._past_length + np.arange(new_tokens)[:, None]
         offsets = np.arange(key.shape[2])[None, :] - query_positions
-        bias = np.where(offsets > 0, np.float32(-np.inf), np.float32(0))
+        hidden = offsets > 0
+        if attention.window is not None:
+            hidden |= offsets <= -attention.window
+        bias = np.where(hidden, np.float32(-np.inf), np.float32(0))
         if attention.relative_bias is not None:
             bias = bias + attention.relative_bias.of(offsets).transpose(2, 0, 1)
         return attend(query, key, value, attention.scale, bias)

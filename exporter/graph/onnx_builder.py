@@ -48,6 +48,15 @@ PRESENT_NAMES = ("present.{layer}.key", "present.{layer}.value")
 ENCODER_MASK = "encoder_attention_mask"
 
 
+ROTATED_MULTIPLE = 16  # features; what GroupQueryAttention's kernel rotates
+
+
+def _rotates_itself(head_size: int, rotary: Rotary) -> bool:
+    """Tell whether GroupQueryAttention's kernel takes these heads and this rotation."""
+    rotated = 2 * len(rotary.inverse_frequencies)
+    return head_size % ROTATED_MULTIPLE == 0 and rotated % ROTATED_MULTIPLE == 0
+
+
 class OnnxBuilder(OnnxOperations):
     """Fulfils ``GraphBuilder``; values are names of graph edges. ``finish`` gives the model."""
 
@@ -82,10 +91,11 @@ class OnnxBuilder(OnnxOperations):
         self._graph.add_input(ATTENTION_MASK, TensorProto.INT64, ["batch", "total_tokens"])
         return INPUT_IDS
 
-    def embedded_tokens(self, weight: Weight) -> str:
+    def embedded_tokens(self, weight: Weight, scale: float = 1.0) -> str:
         """See ``GraphBuilder``."""
         if not self._takes_embeddings:
-            return self.embedding(self.token_ids(), weight)
+            rows = self.embedding(self.token_ids(), weight)
+            return rows if scale == 1 else self.scale(rows, scale)
         shape: list[str | int] = ["batch", "new_tokens", weight.shape[1]]
         self._graph.add_input(INPUTS_EMBEDS, TensorProto.FLOAT, shape)
         self._graph.add_input(ATTENTION_MASK, TensorProto.INT64, ["batch", "total_tokens"])
@@ -103,7 +113,11 @@ class OnnxBuilder(OnnxOperations):
         return self._position_rows(weight, self._query_positions(), offset)
 
     def attention(self, query_key_value: str, attention: Attention) -> str:
-        """See ``GraphBuilder``; GroupQueryAttention rotates, appends in place and attends."""
+        """See ``GraphBuilder``; GroupQueryAttention rotates, appends in place and attends.
+
+        Its kernel rotates heads of a multiple of 16 features by a multiple of 16 of them; others
+        are rotated before.
+        """
         past = [name.format(layer=attention.layer) for name in PAST_NAMES]
         present = [name.format(layer=attention.layer) for name in PRESENT_NAMES]
         shape: list[str | int] = ["batch", attention.key_value_heads, "cache", attention.head_size]
@@ -111,9 +125,15 @@ class OnnxBuilder(OnnxOperations):
             self._graph.add_input(name, TensorProto.FLOAT, shape)
         for name in present:
             self._graph.add_output(name, TensorProto.FLOAT, shape)
-        cosine, sine = self._tables(attention.rotary) if attention.rotary else ("", "")
+        rotary = attention.rotary
+        apart = rotary is not None and not _rotates_itself(attention.head_size, rotary)
+        parts = [query_key_value, "", ""]
+        if apart or attention.norms is not None:
+            parts = self._normed_and_rotated(query_key_value, attention, rotates=apart)
+        rotates_inside = rotary is not None and not apart
+        cosine, sine = self._tables(rotary) if rotary and rotates_inside else ("", "")
         last_positions, total_length = self._sequence_lengths()
-        inputs = [query_key_value, "", "", *past, last_positions, total_length, cosine, sine]
+        inputs = [*parts, *past, last_positions, total_length, cosine, sine]
         if attention.relative_bias is not None:
             inputs += ["", self._causal_bias(attention.relative_bias)]
         output = f"layers.{attention.layer}/attention"
@@ -127,8 +147,9 @@ class OnnxBuilder(OnnxOperations):
                 num_heads=attention.heads,
                 kv_num_heads=attention.key_value_heads,
                 scale=attention.scale,
-                do_rotary=int(attention.rotary is not None),
+                do_rotary=int(rotates_inside),
                 rotary_interleaved=0,
+                local_window_size=self._window(attention),
             )
         )
         return output
@@ -168,6 +189,60 @@ class OnnxBuilder(OnnxOperations):
         return self._graph.node("GatherND", [x, index], f"{x}/last_token", batch_dims=1)
 
     # Parts
+
+    def _window(self, attention: Attention) -> int:
+        """Return the attribute: -1 for none, and where no sequence is longer than the window."""
+        window = attention.window
+        return -1 if window is None or window >= self._context_length else window
+
+    def _normed_and_rotated(
+        self, query_key_value: str, attention: Attention, *, rotates: bool
+    ) -> list[str]:
+        """Return queries, keys and values apart, [batch, T, heads * head size] each."""
+        g, name = self._graph, f"layers.{attention.layer}/attention"
+        counts = (attention.heads, attention.key_value_heads, attention.key_value_heads)
+        parts = [f"{name}/{part}" for part in ("query", "key", "value")]
+        sizes = np.asarray(counts, np.int64) * attention.head_size
+        widths = g.constant(f"{'_'.join(map(str, sizes))}_features", sizes)
+        g.nodes.append(
+            helper.make_node(
+                "Split", [query_key_value, widths], parts, name=f"{name}/split", axis=-1
+            )
+        )
+        if attention.norms is not None:
+            weights = (attention.norms.query, attention.norms.key)
+            for index, weight in enumerate(weights):
+                parts[index] = self._head_norm(
+                    parts[index], weight, attention.norms.epsilon, counts[index]
+                )
+        if rotates and attention.rotary is not None:
+            for index in (0, 1):
+                parts[index] = self._rotated(
+                    parts[index], attention.rotary, counts[index], attention.head_size
+                )
+        return parts
+
+    def _head_norm(self, x: str, weight: Weight, epsilon: float, heads: int) -> str:
+        g, size = self._graph, weight.shape[0]
+        by_head = np.array([0, 0, heads, size], np.int64)
+        joined = np.array([0, 0, heads * size], np.int64)
+        shape = g.constant(f"heads/{heads}x{size}", by_head)
+        split = g.node("Reshape", [x, shape], f"{x}/heads")
+        normed = self.rms_norm(split, weight, epsilon)
+        shape = g.constant(f"features/{heads * size}", joined)
+        return g.node("Reshape", [normed, shape], f"{x}/normed")
+
+    def _rotated(self, x: str, rotary: Rotary, heads: int, head_size: int) -> str:
+        pairs = len(rotary.inverse_frequencies)
+        return self._graph.node(
+            "RotaryEmbedding",
+            [x, self._query_positions(), *self._tables(rotary)],
+            f"{x}/rotated",
+            domain=CONTRIB,
+            num_heads=heads,
+            rotary_embedding_dim=2 * pairs if 2 * pairs < head_size else 0,
+            interleaved=0,
+        )
 
     def _tables(self, rotary: Rotary) -> tuple[str, str]:
         if rotary not in self._rotary_tables:

@@ -35,6 +35,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgewise.exporter.graph.protocol import (
     Attention,
     CrossAttention,
+    QueryKeyNorms,
     RelativeBias,
     Rotary,
     Weight,
@@ -149,11 +150,12 @@ class TfliteBuilder(TfliteOperations):
             raise ValueError("this graph takes embeddings, no ids")
         return self._token_ids
 
-    def embedded_tokens(self, weight: Weight) -> Edge:
+    def embedded_tokens(self, weight: Weight, scale: float = 1.0) -> Edge:
         """See ``GraphBuilder``; [T, D]."""
         if self._takes_embeddings:
             return self._graph.input(EMBEDDINGS, (self._tokens, weight.shape[1]))
-        return self.embedding(self.token_ids(), weight)
+        rows = self.embedding(self.token_ids(), weight)
+        return rows if scale == 1 else self.scale(rows, scale)
 
     def position_embedding(self, weight: Weight, offset: int) -> Edge:
         """See ``Operations``; [T, D]."""
@@ -171,6 +173,8 @@ class TfliteBuilder(TfliteOperations):
         heads, groups = attention.heads, attention.key_value_heads
         shared = heads // groups
         rows = self._heads_first(query_key_value, heads + 2 * groups, name)
+        if attention.norms is not None:
+            rows = self._norm_heads(rows, attention, attention.norms, name)
         rotated = self._rotate_and_scale(rows, attention, name)
         query = g.slice(rotated, 1, 0, heads, f"{name}/query")
         query = g.reshape(query, (1, groups, shared * tokens, size), f"{name}/query_groups")
@@ -218,8 +222,10 @@ class TfliteBuilder(TfliteOperations):
         if attention.relative_bias is not None:
             past_bias, new_bias = self._relative_biases(attention.relative_bias, attention)
             scores = g.binary(Operator.ADD, scores, new_bias, f"{name}/new_biased")
+        window = self._window(attention)
         if tokens > 1:
-            scores = g.binary(Operator.ADD, scores, self._causal_mask(shared), f"{name}/causal")
+            mask = self._causal_mask(shared, window)
+            scores = g.binary(Operator.ADD, scores, mask, f"{name}/causal")
         if self._past_mask is None:
             probabilities = self._softmax(scores, name)
             context = g.matrix_product(probabilities, new_value, name, transposed=False)
@@ -229,7 +235,8 @@ class TfliteBuilder(TfliteOperations):
                 g.input(template.format(layer=attention.layer), shape) for template in CACHE_NAMES
             )
             past = g.matrix_product(query, key_cache, f"{name}/past_scores", transposed=True)
-            past = g.binary(Operator.ADD, past, self._past_mask, f"{name}/past_masked")
+            mask = self._masked_past(self._past_mask, shared, window)
+            past = g.binary(Operator.ADD, past, mask, f"{name}/past_masked")
             if past_bias is not None:
                 past = g.binary(Operator.ADD, past, past_bias, f"{name}/past_biased")
             joined = g.concatenate([past, scores], f"{name}/scores")
@@ -242,6 +249,21 @@ class TfliteBuilder(TfliteOperations):
                 name,
             )
         return context
+
+    def _norm_heads(self, x: Edge, attention: Attention, norms: QueryKeyNorms, name: str) -> Edge:
+        """Norm queries and keys in [1, heads, T, size] by their heads, pass values."""
+        g = self._graph
+        heads, groups = attention.heads, attention.key_value_heads
+        weights = [(norms.query, heads), (norms.key, groups)]
+        table = np.concatenate(
+            [np.repeat(weight.source.read()[None], count, axis=0) for weight, count in weights]
+        )
+        factors = g.constant(f"{name}/norms", table[None, :, None].astype(np.float32))
+        both = g.slice(x, 1, 0, heads + groups, f"{name}/query_key")
+        values = g.slice(x, 1, heads + groups, groups, f"{name}/values")
+        unscaled = self._root_mean_square_normed(both, norms.epsilon, f"{name}/norm")
+        normed = g.binary(Operator.MUL, unscaled, factors, f"{name}/normed")
+        return g.concatenate([normed, values], f"{name}/normed_heads", axis=1)
 
     def _rotate_and_scale(self, x: Edge, attention: Attention, name: str) -> Edge:
         """Rotate queries and keys in [1, heads, T, size], scale queries, pass values.
@@ -380,9 +402,43 @@ class TfliteBuilder(TfliteOperations):
         nearness = g.binary(Operator.SUB, g.number(1), distance, f"{name}/nearness")
         return g.binary(Operator.MAXIMUM, nearness, g.number(0), f"{name}/selection")
 
-    def _causal_mask(self, shared: int) -> Edge:
-        """Make [1, 1, shared * T, T]: no token sees one behind it."""
+    def _window(self, attention: Attention) -> int | None:
+        """Return how many tokens are seen; None for all, and where no sequence is longer."""
+        window = attention.window
+        return None if window is None or window >= self._positions else window
+
+    def _causal_mask(self, shared: int, window: int | None) -> Edge:
+        """Make [1, 1, shared * T, T]: no token sees one behind it, or before its window."""
         tokens = self._tokens
-        future = np.triu(np.full((tokens, tokens), MASKED, np.float32), 1)
-        mask = np.tile(future, (shared, 1))[None, None]
-        return self._graph.constant(f"causal_mask/{shared}x{tokens}", mask)
+        places = np.arange(tokens)
+        offsets = places[None] - places[:, None]
+        hidden, name = offsets > 0, f"causal_mask/{shared}x{tokens}"
+        if window is not None and window < tokens:
+            hidden |= offsets <= -window
+            name += f"/{window}"
+        mask = np.where(hidden, np.float32(MASKED), np.float32(0))
+        return self._graph.constant(name, np.tile(mask, (shared, 1))[None, None])
+
+    def _masked_past(self, mask: Edge, shared: int, window: int | None) -> Edge:
+        """Add a window to the mask of the cache: [1, 1, 1 or shared * T, S]."""
+        if window is None:
+            return mask
+        g, name = self._graph, f"past_mask/window_{window}"
+        masked = g.once(name, lambda: g.binary(Operator.ADD, self._window_mask(window), mask, name))
+        if self._tokens == 1 or shared == 1:
+            return masked
+        return g.once(
+            f"{name}/{shared}",
+            lambda: g.concatenate([masked] * shared, f"{name}/{shared}", axis=2),
+        )
+
+    def _window_mask(self, window: int) -> Edge:
+        """Make [1, 1, T, S]: 0 from each new token's window on, very negative before it."""
+        g, name = self._graph, f"window_{window}"
+        positions = self._to_float32(self._position, f"{name}/positions")
+        column = g.reshape(positions, (1, 1, self._tokens, 1), f"{name}/queries")
+        first = np.arange(self._cache, dtype=np.float32) + np.float32(window - 0.5)
+        places = g.constant(f"{name}/places_{self._cache}", first[None, None, None])
+        distance = g.binary(Operator.SUB, places, column, f"{name}/distance")
+        negative = g.binary(Operator.MINIMUM, distance, g.number(0), f"{name}/negative")
+        return g.binary(Operator.MUL, negative, g.number(-2 * MASKED), name)

@@ -46,7 +46,6 @@ class LitertLmBuilder(TfliteBuilder):
         """
         name = "decode" if tokens == 1 else f"prefill_{tokens}"
         super().__init__(model, weights, Signature(tokens, context_length), context_length, name)
-        self._masks: dict[int, Edge] = {}
 
     def last_token(self, x: Edge) -> Edge:
         """See ``GraphBuilder``; reading a prompt has no logits, so it does not matter there."""
@@ -81,7 +80,7 @@ class LitertLmBuilder(TfliteBuilder):
         g.output(KEY_CACHE.format(layer=layer), keys)
         g.output(VALUE_CACHE.format(layer=layer), values)
         scores = g.matrix_product(query, keys, f"{name}/scores", transposed=True)
-        mask = self._mask_of(attention.heads // groups)
+        mask = self._mask_of(attention.heads // groups, self._window(attention))
         scores = g.binary(Operator.ADD, scores, mask, f"{name}/masked")
         probabilities = self._softmax(scores, name)
         return g.matrix_product(probabilities, values, name, transposed=True)
@@ -104,11 +103,13 @@ class LitertLmBuilder(TfliteBuilder):
             Operator.MUL, first, g.constant(f"{name}/unit", unit), name, ElementType.INT32
         )
 
-    def _mask_of(self, shared: int) -> Edge:
+    def _mask_of(self, shared: int, window: int | None) -> Edge:
         """Repeat the mask for the heads that share a key: [1, 1, shared * T, S]."""
         mask = self._past_mask
         if mask is None:
             raise ValueError("these graphs always have a mask")
+        if window is not None:
+            return self._masked_past(mask, shared, window)
         if self._tokens == 1 or shared == 1:
             return mask
         return self._graph.once(

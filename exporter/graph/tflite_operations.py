@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgewise.exporter.graph.protocol import Activation, Weight, pack_name
+from edgewise.exporter.graph.protocol import Activation, FullAttention, Weight, pack_name
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
 from edgewise.exporter.graph.tflite_linear import LinearLowering
@@ -57,17 +57,7 @@ class TfliteOperations:
     def rms_norm(self, x: Edge, weight: Weight, epsilon: float) -> Edge:
         """See ``Operations``."""
         g, name = self._graph, weight.name.removesuffix(".weight")
-        squared = g.binary(Operator.MUL, x, x, f"{name}/squared")
-        mean = g.operator(
-            Operator.MEAN,
-            [squared, g.integers([len(x.shape) - 1])],
-            (*x.shape[:-1], 1),
-            f"{name}/mean",
-            options=schema.ReducerOptionsT(keepDims=True),
-        )
-        mean = g.binary(Operator.ADD, mean, g.number(epsilon), f"{name}/mean_above_0")
-        factor = g.unary(Operator.RSQRT, mean, f"{name}/factor")
-        normed = g.binary(Operator.MUL, x, factor, f"{name}/unscaled")
+        normed = self._root_mean_square_normed(x, epsilon, name)
         return g.binary(Operator.MUL, normed, self._weights.vector(g, [weight]), name)
 
     def add_rms_norm(
@@ -139,6 +129,15 @@ class TfliteOperations:
                 options = schema.GeluOptionsT(approximate=activation == "gelu_tanh")
                 return g.operator(Operator.GELU, [x], x.shape, f"{name}/gelu", options=options)
 
+    def _root_mean_square_normed(self, x: Edge, epsilon: float, name: str) -> Edge:
+        """Divide by the root of the mean square over the last axis."""
+        g = self._graph
+        squared = g.binary(Operator.MUL, x, x, f"{name}/squared")
+        mean = self._mean_of_features(squared, f"{name}/mean")
+        mean = g.binary(Operator.ADD, mean, g.number(epsilon), f"{name}/mean_above_0")
+        factor = g.unary(Operator.RSQRT, mean, f"{name}/factor")
+        return g.binary(Operator.MUL, x, factor, f"{name}/unscaled")
+
     def _mean_of_features(self, x: Edge, name: str) -> Edge:
         return self._graph.operator(
             Operator.MEAN,
@@ -168,6 +167,21 @@ class TfliteOperations:
         distance = g.binary(Operator.SUB, number, places, f"{name}/distance")
         negative = g.binary(Operator.MINIMUM, distance, g.number(0), f"{name}/negative")
         return g.binary(Operator.MUL, negative, g.number(-2 * MASKED), name)
+
+    def _attend_both_ways(
+        self, query_key_value: Edge, attention: FullAttention, biases: Sequence[Edge]
+    ) -> Edge:
+        """Attend to a whole sequence: [T, 3 * heads * size] gives [T, heads * size]."""
+        g, name = self._graph, f"layers.{attention.layer}/attention"
+        heads = attention.heads
+        rows = self._heads_first(query_key_value, 3 * heads, name)
+        query, key, value = (
+            g.slice(rows, 1, index * heads, heads, f"{name}/{part}")
+            for index, part in enumerate(("query", "key", "value"))
+        )
+        query = self._scaled(query, attention.scale, f"{name}/scaled")
+        context = self._attend_to(query, key, value, biases, name)
+        return self._heads_last(context, heads, attention.head_size, name)
 
     def _attend_to(
         self, query: Edge, key: Edge, value: Edge, biases: Sequence[Edge], name: str

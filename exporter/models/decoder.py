@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter.graph.protocol import Activation, Role, Rotary
+from edgewise.exporter.graph.protocol import Activation, Attention, QueryKeyNorms, Role, Rotary
 
 
 class ConfigurationError(EdgewiseError):
@@ -46,7 +46,7 @@ class DecoderConfiguration:
         intermediate_size: Features inside the MLP.
         norm_epsilon: Added to the mean square in the norms.
         context_length: Positions the model was made for.
-        rotary: Rotation of queries and keys.
+        rotary: Rotation of queries and keys; None where positions are learned.
         tied_head: Whether the head reads the embedding's weights.
         query_key_value_biases: Whether these projections carry biases.
         output_bias: Whether the attention's output projection carries one.
@@ -55,6 +55,15 @@ class DecoderConfiguration:
         head_bias: Whether the head carries one.
         labels: Names of the numbers that a scoring head gives, in order; empty where the head
             gives a logit for each word.
+        windows: How many tokens each layer's queries see, None for all; empty where no layer has a
+            window.
+        window_rotary: The rotation in layers with a window, where it is another one.
+        query_key_norms: Whether heads of queries and keys are normed.
+        query_scale: Factor on the scores; None for head_size^-0.5.
+        embedding_scale: Factor on the embedding's rows.
+        norm_offset: What is added to the weights of norms.
+        packed_projections: Whether query, key and value are one matrix, and gate and up another.
+        transposed_weights: Whether matrices are stored [in, out].
     """
 
     vocabulary_size: int
@@ -66,7 +75,7 @@ class DecoderConfiguration:
     intermediate_size: int
     norm_epsilon: float
     context_length: int
-    rotary: Rotary
+    rotary: Rotary | None
     tied_head: bool
     query_key_value_biases: bool = False
     output_bias: bool = False
@@ -74,6 +83,14 @@ class DecoderConfiguration:
     activation: Activation = "silu"
     head_bias: bool = False
     labels: tuple[str, ...] = ()
+    windows: tuple[int | None, ...] = ()
+    window_rotary: Rotary | None = None
+    query_key_norms: bool = False
+    query_scale: float | None = None
+    embedding_scale: float = 1.0
+    norm_offset: float = 0.0
+    packed_projections: bool = False
+    transposed_weights: bool = False
 
     def __post_init__(self) -> None:
         if self.heads % self.key_value_heads:
@@ -86,6 +103,21 @@ class DecoderConfiguration:
     def outputs(self) -> int:
         """How many numbers the head gives for a position."""
         return len(self.labels) or self.vocabulary_size
+
+    def attention(self, layer: int, norms: QueryKeyNorms | None = None) -> Attention:
+        """Return the constants of a layer's self-attention."""
+        window = self.windows[layer] if self.windows else None
+        windowed = window is not None and self.window_rotary is not None
+        return Attention(
+            layer=layer,
+            heads=self.heads,
+            key_value_heads=self.key_value_heads,
+            head_size=self.head_size,
+            scale=self.head_size**-0.5 if self.query_scale is None else self.query_scale,
+            rotary=self.window_rotary if windowed else self.rotary,
+            window=window,
+            norms=norms,
+        )
 
 
 def required(config: Mapping[str, Any], name: str) -> Any:

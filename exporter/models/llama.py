@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgewise.exporter.graph.protocol import Attention, GraphBuilder, Value, Weight
+from edgewise.exporter.graph.protocol import GraphBuilder, QueryKeyNorms, Role, Value, Weight
 from edgewise.exporter.models.decoder import (
     ConfigurationError,
     DecoderConfiguration,
@@ -71,28 +71,33 @@ def tensors(configuration: DecoderConfiguration) -> dict[str, TensorSpecificatio
     query, key_value = c.heads * c.head_size, c.key_value_heads * c.head_size
     table = {EMBEDDING: TensorSpecification((c.vocabulary_size, c.hidden_size), "embedding")}
 
-    def matrix(name: str, rows: int, columns: int, role: str, bias: bool) -> None:  # noqa: FBT001 - private, read at the call
-        table[f"{name}.weight"] = TensorSpecification(
-            (rows, columns), "attention" if role == "attention" else "mlp"
-        )
+    def norm(name: str, size: int) -> None:
+        table[f"{name}.weight"] = TensorSpecification((size,), "norm")
+
+    def matrix(name: str, rows: int, columns: int, role: Role, *, bias: bool) -> None:
+        table[f"{name}.weight"] = TensorSpecification((rows, columns), role)
         if bias:
             table[f"{name}.bias"] = TensorSpecification((rows,), "bias")
 
+    def pack(name: str, parts: tuple[str, ...], rows: list[int], role: Role, *, bias: bool) -> None:
+        sizes = [sum(rows)] if c.packed_projections else rows
+        for part, size in zip(parts, sizes, strict=True):
+            matrix(f"{name}.{part}", size, c.hidden_size, role, bias=bias)
+
     for layer in range(c.layers):
         prefix = f"model.layers.{layer}"
-        norm = TensorSpecification((c.hidden_size,), "norm")
-        table[f"{prefix}.input_layernorm.weight"] = norm
-        table[f"{prefix}.post_attention_layernorm.weight"] = norm
+        norm(f"{prefix}.input_layernorm", c.hidden_size)
+        norm(f"{prefix}.post_attention_layernorm", c.hidden_size)
         attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
-        biases = c.query_key_value_biases
-        matrix(f"{attention}.q_proj", query, c.hidden_size, "attention", biases)
-        matrix(f"{attention}.k_proj", key_value, c.hidden_size, "attention", biases)
-        matrix(f"{attention}.v_proj", key_value, c.hidden_size, "attention", biases)
-        matrix(f"{attention}.o_proj", c.hidden_size, query, "attention", c.output_bias)
-        matrix(f"{mlp}.gate_proj", c.intermediate_size, c.hidden_size, "mlp", c.mlp_biases)
-        matrix(f"{mlp}.up_proj", c.intermediate_size, c.hidden_size, "mlp", c.mlp_biases)
-        matrix(f"{mlp}.down_proj", c.hidden_size, c.intermediate_size, "mlp", c.mlp_biases)
-    table[FINAL_NORM] = TensorSpecification((c.hidden_size,), "norm")
+        rows = [query, key_value, key_value]
+        pack(attention, _query_key_value(c), rows, "attention", bias=c.query_key_value_biases)
+        if c.query_key_norms:
+            norm(f"{attention}.q_norm", c.head_size)
+            norm(f"{attention}.k_norm", c.head_size)
+        matrix(f"{attention}.o_proj", c.hidden_size, query, "attention", bias=c.output_bias)
+        pack(mlp, _gate_up(c), [c.intermediate_size] * 2, "mlp", bias=c.mlp_biases)
+        matrix(f"{mlp}.down_proj", c.hidden_size, c.intermediate_size, "mlp", bias=c.mlp_biases)
+    norm(FINAL_NORM.removesuffix(".weight"), c.hidden_size)
     return table | head_tensors(c)
 
 
@@ -120,6 +125,55 @@ def forward(
     output_head(builder, c, weight, normed, EMBEDDING)
 
 
+def attended(
+    builder: GraphBuilder[Value],
+    c: DecoderConfiguration,
+    weight: Callable[[str], Weight],
+    layer: int,
+    normed: Value,
+) -> Value:
+    """Describe a layer's attention up to its output projection: [B, T, heads * head size]."""
+    name = f"model.layers.{layer}.self_attn"
+    norms = None
+    if c.query_key_norms:
+        query, key = weight(f"{name}.q_norm.weight"), weight(f"{name}.k_norm.weight")
+        norms = QueryKeyNorms(query, key, c.norm_epsilon)
+    names = [f"{name}.{part}" for part in _query_key_value(c)]
+    packed = linear(builder, weight, normed, names, biases=c.query_key_value_biases)
+    return builder.attention(packed, c.attention(layer, norms))
+
+
+def gated_mlp(
+    builder: GraphBuilder[Value],
+    c: DecoderConfiguration,
+    weight: Callable[[str], Weight],
+    layer: int,
+    normed: Value,
+) -> Value:
+    """Describe a layer's MLP."""
+    name = f"model.layers.{layer}.mlp"
+    names = [f"{name}.{part}" for part in _gate_up(c)]
+    inner = linear(builder, weight, normed, names, biases=c.mlp_biases)
+    gated = builder.gated_activation(inner, c.activation)
+    return linear(builder, weight, gated, [f"{name}.down_proj"], biases=c.mlp_biases)
+
+
+def linear(
+    builder: GraphBuilder[Value],
+    weight: Callable[[str], Weight],
+    x: Value,
+    names: list[str],
+    *,
+    biases: bool,
+) -> Value:
+    """Describe a product with one or several matrices, and their biases where there are any."""
+    return builder.linear(
+        x,
+        [weight(f"{name}.weight") for name in names],
+        [weight(f"{name}.bias") for name in names] if biases else None,
+    )
+
+
 def _block(
     builder: GraphBuilder[Value],
     c: DecoderConfiguration,
@@ -130,39 +184,26 @@ def _block(
 ) -> tuple[Value, Value]:
     """One layer, and the norm that follows it: the next layer's or the final one."""
     prefix = f"model.layers.{layer}"
-
-    def linear(x: Value, block: str, names: list[str], biases: bool) -> Value:  # noqa: FBT001 - private, read at the call
-        return builder.linear(
-            x,
-            [weight(f"{prefix}.{block}.{name}.weight") for name in names],
-            [weight(f"{prefix}.{block}.{name}.bias") for name in names] if biases else None,
-        )
-
-    context = builder.attention(
-        linear(normed, "self_attn", ["q_proj", "k_proj", "v_proj"], c.query_key_value_biases),
-        Attention(
-            layer=layer,
-            heads=c.heads,
-            key_value_heads=c.key_value_heads,
-            head_size=c.head_size,
-            scale=c.head_size**-0.5,
-            rotary=c.rotary,
-        ),
-    )
+    context = attended(builder, c, weight, layer, normed)
     is_last = layer == c.layers - 1
     if is_last:
         # Nothing after the last attention mixes positions: the rest is for the last token alone.
         context, hidden = builder.last_token(context), builder.last_token(hidden)
+    names = [f"{prefix}.self_attn.o_proj"]
     hidden, normed = builder.add_rms_norm(
         hidden,
-        linear(context, "self_attn", ["o_proj"], c.output_bias),
+        linear(builder, weight, context, names, biases=c.output_bias),
         weight(f"{prefix}.post_attention_layernorm.weight"),
         c.norm_epsilon,
     )
-    gated = builder.gated_activation(
-        linear(normed, "mlp", ["gate_proj", "up_proj"], c.mlp_biases), "silu"
-    )
+    outer = gated_mlp(builder, c, weight, layer, normed)
     following = FINAL_NORM if is_last else f"model.layers.{layer + 1}.input_layernorm.weight"
-    return builder.add_rms_norm(
-        hidden, linear(gated, "mlp", ["down_proj"], c.mlp_biases), weight(following), c.norm_epsilon
-    )
+    return builder.add_rms_norm(hidden, outer, weight(following), c.norm_epsilon)
+
+
+def _query_key_value(c: DecoderConfiguration) -> tuple[str, ...]:
+    return ("qkv_proj",) if c.packed_projections else ("q_proj", "k_proj", "v_proj")
+
+
+def _gate_up(c: DecoderConfiguration) -> tuple[str, ...]:
+    return ("gate_up_proj",) if c.packed_projections else ("gate_proj", "up_proj")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgewise.exporter.graph.protocol import Attention, GraphBuilder, Role, Value, Weight
+from edgewise.exporter.graph.protocol import GraphBuilder, Role, Value, Weight
 from edgewise.exporter.models.decoder import (
     ConfigurationError,
     DecoderConfiguration,
@@ -129,10 +129,7 @@ def forward(
     for layer in range(c.layers):
         prefix = f"model.layers.{layer}"
         packed = linear(normed, *(f"{prefix}.self_attn.{part}" for part in QUERY_KEY_VALUE))
-        context = builder.attention(
-            packed,
-            Attention(layer, c.heads, c.key_value_heads, c.head_size, c.head_size**-0.5, c.rotary),
-        )
+        context = builder.attention(packed, c.attention(layer))
         is_last = layer == c.layers - 1
         if is_last:
             # Nothing after the last attention mixes positions: the rest is for the last token.

@@ -101,12 +101,6 @@ def test_another_activation_is_refused():
         parameters(TINYLLAMA | {"hidden_act": "gelu"})
 
 
-def test_sliding_window_is_refused():
-    config = TINYLLAMA | {"model_type": "qwen2", "use_sliding_window": True}
-    with pytest.raises(ConfigurationError, match="use_sliding_window"):
-        parameters(config)
-
-
 def test_default_frequencies_are_a_geometric_series():
     rotary = rotary_from_configuration(8, 10000.0, None)
     assert rotary.inverse_frequencies == pytest.approx((1.0, 0.1, 0.01, 0.001))
@@ -139,7 +133,7 @@ def test_llama3_scaling_keeps_short_and_stretches_long_wavelengths():
 
 
 def test_unknown_scaling_is_refused():
-    with pytest.raises(RotaryError, match=r"'yarn'.*default, linear, llama3"):
+    with pytest.raises(RotaryError, match=r"'yarn'.*default, linear, llama3, longrope"):
         rotary_from_configuration(8, 10000.0, {"rope_type": "yarn", "factor": 2.0})
 
 

@@ -1,0 +1,128 @@
+"""An encoder-decoder that answers: a source text in, another text out.
+
+Rules: a source is encoded as the model was trained, with its end token, and must fit: it is refused
+with both numbers, never cut. There is no chat template, so that messages are refused. Stop texts of
+the bundle end an answer beside the caller's own, unless the options say raw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from time import perf_counter
+
+from edgewise.runtime.backends.protocol import EncoderDecoderBackend
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.chat import ChatError, Messages
+from edgewise.runtime.generation import Candidate, Generation, Piece
+from edgewise.runtime.model import Model
+from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.sessions.answer import collect
+from edgewise.runtime.sessions.seq2seq import SequenceSession
+from edgewise.runtime.tokenizer import Tokenizer
+
+
+class SequenceModel(Model):
+    """A bundle of the family "encoder_decoder" with its engine, ready to generate."""
+
+    def __init__(
+        self, bundle: Bundle, backend: EncoderDecoderBackend, tokenizer: Tokenizer
+    ) -> None:
+        """Put the loaded parts together; `edgewise.runtime.load` is what makes them."""
+        super().__init__(bundle, backend, tokenizer)
+        self._backend = backend
+        self._session = SequenceSession.of(backend, tokenizer, bundle.manifest)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that an answer may have."""
+        return self._backend.capacity
+
+    @property
+    def source_length(self) -> int:
+        """Tokens that a source may have, its end token included."""
+        return self._backend.source_capacity
+
+    def stream(
+        self,
+        prompt: str | Messages,
+        options: GenerationOptions | None = None,
+    ) -> Generator[Piece, None, None]:
+        """Generate an answer piece by piece; closing the generator cancels.
+
+        Args:
+            prompt: The source, a text, with the prefix of its task where the model was trained
+                with one.
+            options: How to generate; None: the defaults of `GenerationOptions`.
+
+        Returns:
+            A generator of pieces; the last one has ``finished`` and ``statistics``, whose prompt
+            is the source. It computes nothing before its first ``next``, where it may wait for
+            another generation's end. With several beams the text comes with the last piece.
+
+        Raises:
+            ChatError: The prompt is no text.
+            OptionsError: More beams are asked for than the model was loaded with slots for.
+            SourceError: The source is too long; both numbers are given.
+            TaskError: The bundle was not made to generate.
+            ModelError: The model is closed, or (at the first ``next``) this thread has another
+                generation open.
+        """
+        begin = perf_counter()
+        settled, source_ids = self._settle(prompt, options)
+        seconds = perf_counter() - begin
+        return self._stream(
+            lambda: self._session.stream(source_ids, settled, encoding_seconds=seconds)
+        )
+
+    def generate(
+        self,
+        prompt: str | Messages,
+        options: GenerationOptions | None = None,
+    ) -> Generation:
+        """Generate a whole answer; arguments and errors are those of `stream`."""
+        return collect(self.stream(prompt, options))
+
+    def count_tokens(self, prompt: str | Messages, *, raw: bool = False) -> int:
+        """Return how many tokens a source has, its end token included, raw or not.
+
+        Raises:
+            ChatError: The prompt is no text.
+        """
+        del raw
+        return len(self._encode(prompt))
+
+    def candidates(
+        self, prompt: str, options: GenerationOptions | None = None
+    ) -> tuple[Candidate, ...]:
+        """Search with beams, and give every answer that was found.
+
+        Args:
+            prompt: As `stream` takes it.
+            options: How to search.
+
+        Returns:
+            Up to ``options.beams`` answers with their scores, the best first.
+
+        Raises:
+            EdgewiseError: As `stream`.
+        """
+        settled, source_ids = self._settle(prompt, options)
+        with self._turn():
+            return self._session.candidates(source_ids, settled)
+
+    def _settle(
+        self, prompt: str | Messages, options: GenerationOptions | None
+    ) -> tuple[GenerationOptions, list[int]]:
+        settled = GenerationOptions() if options is None else options
+        self._require("generate")
+        source_ids = self._encode(prompt)
+        self._session.check(source_ids, settled)
+        return settled, source_ids
+
+    def _encode(self, prompt: str | Messages) -> list[int]:
+        if not isinstance(prompt, str):
+            raise ChatError(
+                f"{self.manifest.model_id} answers a text and has no chat template, so it takes no"
+                " messages: give a text"
+            )
+        return self._session.encode(prompt)
