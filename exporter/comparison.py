@@ -45,8 +45,8 @@ class Gate:
 GATES = {
     32: Gate(1.0 - 1e-9, 1e-6, FLOAT32_TOLERANCE, 1.0 - 1e-5),
     16: Gate(0.95, 0.005, None, 0.999),
-    8: Gate(0.85, 0.08, None, 0.97),
-    4: Gate(0.65, 0.6, None, 0.85),
+    8: Gate(0.85, 0.08, None, 0.98),
+    4: Gate(0.65, 0.6, None, 0.9),
 }
 _NEXT_RECIPE = {GATES[4]: "int8", GATES[8]: "fp16", GATES[16]: "fp32"}
 
@@ -83,17 +83,20 @@ class Comparison:
         self._largest_result = 0.0
         self._finite = True
 
-    def add(self, expected: NDArray[np.float32], actual: NDArray[np.float32]) -> None:
+    def add(
+        self, expected: NDArray[np.float32], actual: NDArray[np.float32], *, tie: float = 0.0
+    ) -> None:
         """Compare the logits of one position.
 
         Args:
             expected: float32 [choices], the reference's logits.
             actual: float32 [choices], the exported graph's.
+            tie: How far below the highest of the reference's logits another is as good a choice.
         """
         self._choices += 1
         if not self._are_finite(expected, actual):
             return
-        self._agreeing += int(expected.argmax() == actual.argmax())
+        self._agreeing += int(expected[actual.argmax()] >= expected.max() - tie)
         log_expected, log_actual = _log_softmax(expected), _log_softmax(actual)
         self._divergence += float(np.sum(np.exp(log_expected) * (log_expected - log_actual)))
 

@@ -55,6 +55,9 @@ known to us. In its solid form it is called ice, and it floats on the liquid."""
 MOST_TOKENS = 48  # a text, prompt and answer half together
 PARTS = (0.25, 0.5, 0.75, 1.0)  # of a text that an encoder reads
 MASKED_EVERY = 6  # tokens; BERT was trained with 15% of them masked
+# A text that a classifier was not made for may be as much of one label as of another: logits as
+# near as this are probabilities within a tenth of each other, and which is higher says nothing.
+LABEL_TIE = 0.1
 FORCED_TOKENS = 8  # of an answer, given at once; the rest is written token by token
 
 Ids = NDArray[np.int64]
@@ -91,15 +94,29 @@ def verify(
 
 
 def verification_ids(
-    checkpoint: Checkpoint, vocabulary_size: int, most_tokens: int = MOST_TOKENS
+    checkpoint: Checkpoint,
+    vocabulary_size: int,
+    most_tokens: int = MOST_TOKENS,
+    *,
+    framed: bool = True,
 ) -> Ids:
-    """Encode the texts and cut them to one length: int64 [texts, at most most_tokens]."""
+    """Encode the texts and cut them to one length.
+
+    Args:
+        checkpoint: Whose tokenizer encodes.
+        vocabulary_size: Ids beyond it are folded into it.
+        most_tokens: Of a text.
+        framed: Whether the tokenizer puts its own tokens around them.
+
+    Returns:
+        int64 [texts, at most most_tokens].
+    """
     from tokenizers import Tokenizer  # noqa: PLC0415 - heavy, and only an export needs it here
 
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    encoded = [tokenizer.encode(text).ids for text in TEXTS]
+    encoded = [tokenizer.encode(text, add_special_tokens=framed).ids for text in TEXTS]
     length = min(most_tokens, max(2, min(len(ids) for ids in encoded)))
     # A tokenizer that knows almost nothing of the texts still has ids to compare.
     rows = [(ids * length)[:length] if ids else list(range(length)) for ids in encoded]
@@ -127,7 +144,8 @@ def _compare_sequences(
 ) -> None:
     tokens = special_tokens(checkpoint.tokenizer, plan)
     longest = min(MOST_TOKENS, backend.capacity - 1, backend.source_capacity - 1)
-    texts = verification_ids(checkpoint, plan.configuration.vocabulary_size, longest)
+    size = plan.configuration.vocabulary_size
+    texts = verification_ids(checkpoint, size, longest, framed=False)
     column = np.ones((len(texts), 1), np.int64)
     sources = np.concatenate([texts, column * tokens.end[0]], axis=1)
     targets = np.concatenate([column * (tokens.start or 0), texts], axis=1)
@@ -152,9 +170,8 @@ def _compare_encoder(
     manifest: Manifest,
 ) -> None:
     masks = "fill-mask" in manifest.tasks
-    texts = verification_ids(
-        checkpoint, plan.configuration.vocabulary_size, min(MOST_TOKENS, backend.capacity - 2)
-    )
+    size, longest = plan.configuration.vocabulary_size, min(MOST_TOKENS, backend.capacity - 2)
+    texts = verification_ids(checkpoint, size, max(1, longest), framed=False)
     rows = [
         _framed(ids[: max(1, round(part * len(ids)))].tolist(), manifest.tokens, masks=masks)
         for ids in texts
@@ -179,7 +196,8 @@ def _compare_encoder(
             chosen = list(range(len(expected[LOGITS])))
             if masks:
                 chosen = [place for place in chosen if rows[row][place] == manifest.tokens.mask]
-            _add(comparison, expected[LOGITS][chosen], list(actual[LOGITS][chosen]))
+            tie = LABEL_TIE if manifest.labels else 0.0
+            _add(comparison, expected[LOGITS][chosen], list(actual[LOGITS][chosen]), tie)
 
 
 def _framed(ids: list[int], tokens: SpecialTokens, *, masks: bool) -> list[int]:
@@ -197,13 +215,15 @@ def _vector(results: Mapping[str, Array], pooling: str) -> Array:
     return vector
 
 
-def _add(comparison: Comparison, expected: Array, actual: Sequence[Array]) -> None:
+def _add(
+    comparison: Comparison, expected: Array, actual: Sequence[Array], tie: float = 0.0
+) -> None:
     """Compare the logits of a text's positions, or, where each is one number, these together."""
     if expected.shape[-1] == 1:
         comparison.add_vector(expected.ravel(), np.concatenate(actual).ravel())
         return
     for expected_row, actual_row in zip(expected, actual, strict=True):
-        comparison.add(expected_row, actual_row)
+        comparison.add(expected_row, actual_row, tie=tie)
 
 
 def _logits_of(backend: Steps, token_ids: Ids, prompt_length: int) -> Iterator[Array]:
