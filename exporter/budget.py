@@ -85,7 +85,7 @@ class MemoryBudget:
     def largest_context(self) -> int:
         """Tokens for which the cache has room, down to a multiple of CONTEXT_STEP; 0 for none.
 
-        0 also without a cache.
+        0 also without a cache. Work is taken as it is: see `largest_context`.
         """
         if not self.cache_bytes_per_token:
             return 0
@@ -174,20 +174,34 @@ def _larger_variant(profile: Profile, budget: MemoryBudget) -> str | None:
     return None
 
 
+def largest_context(model: ModelSize, budget: MemoryBudget) -> int:
+    """Return the tokens for which there is room, down to a multiple of CONTEXT_STEP; 0 for none.
+
+    An encoder's work grows with the square of its text, so the contexts are tried.
+    """
+    if model.encoder is None:
+        return budget.largest_context
+    for context in range(budget.context // CONTEXT_STEP * CONTEXT_STEP, 0, -CONTEXT_STEP):
+        working_bytes = model.working_bytes(context)
+        if dataclasses.replace(budget, context=context, working_bytes=working_bytes).fits:
+            return context
+    return 0
+
+
 def ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[str]:
     """Say what would fit instead of a budget that does not: clauses, at least one."""
     ways = []
-    if budget.largest_context:
-        ways.append(f"a context of {budget.largest_context} tokens fits with this recipe")
+    if context := largest_context(model, budget):
+        ways.append(f"a context of {context} tokens fits with this recipe")
     recipes = smaller_recipes(profile, model, budget.weights_bytes)
     fitting = [
         recipe for recipe, size in recipes if dataclasses.replace(budget, weights_bytes=size).fits
     ]
     if fitting:
         ways.append(f"recipe {fitting[0]} fits with this context")
-    elif recipes and not budget.largest_context:
+    elif recipes and not context:
         recipe, size = recipes[-1]
-        context = dataclasses.replace(budget, weights_bytes=size).largest_context
+        context = largest_context(model, dataclasses.replace(budget, weights_bytes=size))
         if context:
             ways.append(f"recipe {recipe} fits with a context of {context} tokens")
     if variant := _larger_variant(profile, budget):
@@ -314,7 +328,7 @@ def model_size(plan: Planned) -> ModelSize:
         key_value_heads=plan.cache.key_value_heads if plan.cache else 0,
         head_size=plan.cache.head_size if plan.cache else 0,
         encoder=plan.encoder,
-        source_length=plan.source_length or 0,
+        keeps_source=plan.source_length is not None,
     )
 
 

@@ -12,11 +12,12 @@ from bundle_files import change_json, tree
 from tiny_families import ENCODER_DECODERS, ENCODERS, TinyEncoder, TinyEncoderDecoder
 from tiny_family_folders import write_family_folder
 
-from edgewise.exporter import export
+from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.comparison import GATES, VerificationError
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
 from edgewise.exporter.plan import PlanError
+from edgewise.exporter.targets import find_target
 from edgewise.runtime import GenerationOptions, load, open_bundle
 from edgewise.runtime.tokenizer import Tokenizer
 
@@ -286,6 +287,35 @@ def test_rows_without_a_token_are_never_an_answer(family_folder, tmp_path):
     """The embedding of a T5 is longer than its vocabulary."""
     bundle = exported(family_folder("t5_v1_0"), tmp_path / "bundle", "onnx").bundle
     assert (bundle.manifest.vocabulary_size, bundle.manifest.sampled_vocabulary) == (300, 296)
+
+
+# Decoders that score
+
+
+@pytest.mark.parametrize("name", ["phi_score", "llama_score"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_scoring_decoder_gives_a_number_for_each_label(tiny_folder, tmp_path, name, runtime):
+    report = exported(tiny_folder(name), tmp_path / "bundle", runtime)
+    assert report.verification is not None
+    assert report.verification.passed
+    manifest = report.bundle.manifest
+    assert (manifest.family, manifest.tasks) == ("decoder", ("score",))
+    assert manifest.labels == report.plan.labels
+    assert not report.bundle.has("genai_config")
+    backend = find_target(runtime).load(report.bundle, threads=1, capacity=32)
+    ids = np.asarray([[5, 60, 7, 80]])
+    scores = backend.step(0, ids, np.zeros(1, np.int32))
+    with open_checkpoint(str(tiny_folder(name))) as checkpoint:
+        builder = NumpyBuilder(ids, last_positions=1)
+        report.plan.describe("forward", builder, checkpoint)
+    backend.close()
+    assert scores.shape == (1, len(manifest.labels))
+    assert np.abs(scores - builder.logits[:, 0]).max() < 1e-4
+
+
+def test_litert_lm_has_no_place_for_scores(tiny_folder, tmp_path):
+    with pytest.raises(PlanError, match="of the kind decoder that scores"):
+        exported(tiny_folder("phi_score"), tmp_path / "bundle", "litertlm")
 
 
 # Recipes
