@@ -161,7 +161,8 @@ def _larger_variant(profile: Profile, budget: MemoryBudget) -> str | None:
     return None
 
 
-def _ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[str]:
+def ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[str]:
+    """Say what would fit instead of a budget that does not: clauses, at least one."""
     ways = []
     if budget.largest_context:
         ways.append(f"a context of {budget.largest_context} tokens fits with this recipe")
@@ -178,7 +179,7 @@ def _ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[
             ways.append(f"recipe {recipe} fits with a context of {context} tokens")
     if variant := _larger_variant(profile, budget):
         ways.append(f"profile {variant} has room for it")
-    return ways
+    return ways or ["no recipe makes it fit: choose a smaller model or a board with more memory"]
 
 
 def refuse_unless_fits(
@@ -199,10 +200,7 @@ def refuse_unless_fits(
     budget = memory_budget(profile, model, formats, context=context)
     if budget.fits:
         return budget
-    ways = _ways_out(profile, model, budget) or [
-        "no recipe makes it fit: choose a smaller model or a board with more memory"
-    ]
-    advice = "; ".join(ways)
+    advice = "; ".join(ways_out(profile, model, budget))
     raise BudgetError(
         f"{name} does not fit {profile.qualified_name}: {budget}. {advice[0].upper()}{advice[1:]}.",
         budget,
