@@ -66,6 +66,19 @@ def complete_recipes(
     return [CompletionItem(f"{before}{comma}{word}") for word in words if word.startswith(part)]
 
 
+def complete_prompts(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete with the names of prompts."""
+    from edgewise.exporter.prompts import find_prompt, prompt_names
+
+    return [
+        CompletionItem(name, help=find_prompt(name).description)
+        for name in prompt_names()
+        if name.startswith(incomplete)
+    ]
+
+
 def complete_checkpoints(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

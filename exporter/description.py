@@ -86,6 +86,7 @@ def describe(
         files=files,
         tokens=tokens,
         probes=(),
+        stop=checkpoint.tokenizer.stop,
         chat=_chat_sample(checkpoint.tokenizer, tokens),
         defaults=sampling_defaults(checkpoint.generation),
         threads=plan.profile.threads,
@@ -97,9 +98,13 @@ def describe(
 
 
 def _sampled_vocabulary(files: TokenizerFiles, vocabulary_size: int) -> int:
-    """Return where the rows begin that pad a vocabulary to a size that suits a machine."""
+    """Return where the rows begin that pad a vocabulary to a size that suits a machine.
+
+    A family's rule may say that its tokenizer has more ids than the model was trained with.
+    """
     ids = tokenizers.Tokenizer.from_str(files.tokenizer_json).get_vocab(with_added_tokens=True)
-    return min(max(ids.values(), default=0) + 1, vocabulary_size)
+    known = max(ids.values(), default=0) + 1
+    return min(known, vocabulary_size, files.sampled_vocabulary or vocabulary_size)
 
 
 def special_tokens(files: TokenizerFiles) -> SpecialTokens:
@@ -155,7 +160,10 @@ def _probes(files: TokenizerFiles, manifest: Manifest) -> tuple[TokenizerProbe, 
 def _chat_sample(files: TokenizerFiles, tokens: SpecialTokens) -> ChatSample | None:
     if files.chat_template is None:
         return None
+    messages = check_messages(CHAT_MESSAGES)
+    if files.chat_sample is not None:
+        messages = ({"role": "user", "content": files.chat_sample},)
     rendered = ChatTemplate(files.chat_template, tokens).render(
-        check_messages(CHAT_MESSAGES), moment=datetime.fromisoformat(SAMPLE_MOMENT)
+        messages, moment=datetime.fromisoformat(SAMPLE_MOMENT)
     )
-    return ChatSample(CHAT_MESSAGES, rendered)
+    return ChatSample(messages, rendered)

@@ -21,6 +21,7 @@ from edgewise.exporter.budget import check_fit
 from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
 from edgewise.exporter.description import describe, tokenizer_config
 from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.prompts.choosing import apply_prompts
 from edgewise.exporter.targets import Progress, Target, find_target
 from edgewise.exporter.verify import MOST_TOKENS, Verification, failure, verify
 from edgewise.firmware_profiles import Profile, load_profile, physical_cores
@@ -59,6 +60,7 @@ def export(
     recipe: str | None = None,
     context_length: int | None = None,
     revision: str | None = None,
+    prompt: str | None = None,
     verification: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -73,6 +75,8 @@ def export(
         recipe: A recipe's text, or None for the profile's choice.
         context_length: Tokens of cache, or None for the most that model and profile allow.
         revision: Branch, tag or commit of a Hub id.
+        prompt: The name of a prompt to use instead of the checkpoint's chat template; None for the
+            checkpoint's own, or that of its family if there is none.
         verification: Hold the graph against the reference before publishing.
         force: Publish even what does not fit the board or misses the gate; the figures are kept.
         progress: Told of each stage.
@@ -87,7 +91,8 @@ def export(
     board = load_profile(profile) if isinstance(profile, str) else profile
     folder = Path(output).absolute()
     _check_output(folder)
-    with open_checkpoint(checkpoint, revision=revision, progress=report) as opened:
+    with open_checkpoint(checkpoint, revision=revision, progress=report) as found:
+        opened = apply_prompts(found, prompt)
         plan = make_plan(
             opened, board, runtime=runtime, recipe=recipe, context_length=context_length
         )
