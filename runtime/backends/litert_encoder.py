@@ -1,4 +1,4 @@
-"""The LiteRT back ends of encoders and of encoder-decoders, by ``Interpreter``.
+"""The LiteRT back ends of encoders and of encoder-decoders.
 
 A file holds graphs "encode_{T}" for several lengths T, and those of the decoder for several numbers
 of new tokens and positions of cache, all made for the longest T. Rows are computed one after the
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS, TOKEN_IDS
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
-from edgewise.runtime.backends.litert_named_graphs import NamedGraphs
+from edgewise.runtime.backends.litert_named_graphs import NamedGraphs, open_named_graphs
 from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.bundle import Bundle
@@ -43,7 +43,7 @@ class LitertEncoderBackend:
         Raises:
             BackendError: LiteRT can not load the file.
         """
-        self._model: NamedGraphs | None = NamedGraphs(graph, threads)
+        self._model: NamedGraphs | None = open_named_graphs(graph, threads)
         self._lengths = _encoder_lengths(self._model)
         self.capacity = self._lengths[-1]
 
@@ -86,7 +86,7 @@ class LitertEncoderBackend:
             rows.append(self._model.run(f"encode_{length}", feeds))
         width = token_ids.shape[1]
         names = (name for name in rows[0] if not name.startswith(CROSS_PREFIX))
-        return {name: np.stack([_of_width(row[name], width) for row in rows]) for name in names}
+        return {name: _joined([_of_width(row[name], width) for row in rows]) for name in names}
 
     def close(self) -> None:
         """See ``EncoderBackend``."""
@@ -114,7 +114,7 @@ class LitertEncoderDecoderBackend:
             BackendError: LiteRT can not load the file, or none of its graphs has such a cache.
         """
         self.slots = slots
-        self._model: NamedGraphs | None = NamedGraphs(graph, threads)
+        self._model: NamedGraphs | None = open_named_graphs(graph, threads)
         self._source_graph = f"encode_{_encoder_lengths(self._model)[-1]}"
         self.source_capacity = _encoder_lengths(self._model)[-1]
         self._graphs = [
@@ -254,6 +254,11 @@ def _graph_of(name: str, inputs: Mapping[str, tuple[int, ...]]) -> Graph:
     return Graph(name, int(inputs[TOKEN_IDS][0]), int(caches[0]) if caches else 0)
 
 
+def _joined(rows: list[Array]) -> Array:
+    """Return rows as a batch; one alone, which may be large, is not copied."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
+
+
 def _padded(values: Array, length: int) -> Array:
     """Pad by zeros behind, as int32."""
     result = np.zeros(length, np.int32)
@@ -263,6 +268,6 @@ def _padded(values: Array, length: int) -> Array:
 
 def _of_width(array: Array, width: int) -> Array:
     """Give [T, N] the batch's width; a single row stays one."""
-    if len(array) == 1:
+    if len(array) in {1, width}:
         return array
     return np.pad(array, ((0, max(width - len(array), 0)), (0, 0)))[:width]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert import LitertBackend
 from edgewise.runtime.backends.litert_feed import TOKEN_IDS
-from edgewise.runtime.backends.litert_named_graphs import NamedGraphs
+from edgewise.runtime.backends.litert_named_graphs import NamedGraphs, open_named_graphs
 from edgewise.runtime.bundle import Bundle
 
 PIXEL_VALUES = "pixel_values"
@@ -40,7 +40,7 @@ class LitertVisionLanguageBackend(LitertBackend):
             threads: Threads that compute one call.
             slots: Sequences that can be held at once.
             capacity: Tokens that each slot can hold.
-            keep_packed: Keep the decoder's packed weights in a file for later loads.
+            keep_packed: Keep packed weights in files for later loads.
 
         Raises:
             BackendError: LiteRT can not load the files.
@@ -49,7 +49,8 @@ class LitertVisionLanguageBackend(LitertBackend):
             bundle, threads=threads, slots=slots, capacity=capacity, keep_packed=keep_packed
         )
         self._bundle, self._threads = bundle, threads
-        self._embedding: NamedGraphs | None = NamedGraphs(bundle.file("token_embedding"), threads)
+        self._keep_packed = keep_packed
+        self._embedding: NamedGraphs | None = self._open("token_embedding")
         self._lookups = sorted(
             int(name[6:]) for name in self._embedding.names if re.fullmatch(r"embed_\d+", name)
         )
@@ -96,7 +97,7 @@ class LitertVisionLanguageBackend(LitertBackend):
         if self._embedding is None:
             raise ValueError("the back end is closed")
         if self._vision is None:
-            self._vision = NamedGraphs(self._bundle.file("vision"), self._threads)
+            self._vision = self._open("vision")
         rows = [self._vision.run(SEE, {PIXEL_VALUES: image}) for image in pixels]
         return np.stack([next(iter(row.values())) for row in rows])
 
@@ -104,3 +105,7 @@ class LitertVisionLanguageBackend(LitertBackend):
         """See ``Backend``."""
         super().close()
         self._embedding = self._vision = None
+
+    def _open(self, role: str) -> NamedGraphs:
+        path = self._bundle.file(role)
+        return open_named_graphs(path, self._threads, keep_packed=self._keep_packed)
