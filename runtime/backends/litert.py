@@ -11,13 +11,13 @@ step returns are valid until the next.
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert_compiled import CompiledEngine
+from edgewise.runtime.backends.litert_compiled_model import LOADING_ERRORS
 from edgewise.runtime.backends.litert_feed import Array
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
 from edgewise.runtime.backends.litert_interpreter import InterpreterEngine
@@ -139,7 +139,7 @@ def load_engine(
     make_importable()
     try:
         return CompiledEngine(bundle, threads=threads, slots=slots, keep_packed=keep_packed)
-    except (ImportError, AttributeError, metadata.PackageNotFoundError, RuntimeError) as error:
+    except LOADING_ERRORS as error:
         causes.append(f"CompiledModel: {error}")
     try:
         return InterpreterEngine(bundle, threads=threads, slots=slots, capacity=capacity)

@@ -18,6 +18,7 @@ from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
 from edgewise.exporter.plan import PlanError
 from edgewise.exporter.targets import find_target
+from edgewise.firmware_profiles import load_profile
 from edgewise.runtime import GenerationOptions, load, open_bundle
 from edgewise.runtime.tokenizer import Tokenizer
 
@@ -357,12 +358,20 @@ def test_every_recipe_stays_within_its_bounds(family_folder, tmp_path, name, run
     assert open_bundle(report.bundle.path).manifest.recipe == recipe
 
 
-@pytest.mark.parametrize("board", ["raspberry_pi_3", "raspberry_pi_4", "android_arm64", "x86_64"])
+BOARDS = ["raspberry_pi_3", "raspberry_pi_4", "raspberry_pi_5", "android_arm64", "x86_64"]
+
+
+@pytest.mark.parametrize("board", BOARDS)
 @pytest.mark.parametrize("name", ["roberta_features", "t5_v1_0"])
 def test_every_boards_own_choice_answers(family_folder, tmp_path, board, name):
     report = export(str(family_folder(name)), profile=board, output=tmp_path / "bundle", force=True)
     manifest = report.bundle.manifest
     assert manifest.profile == board
+    own = load_profile(board).recipe
+    if manifest.family == "encoder" and any("int4" in text for text in own.formats.values()):
+        assert manifest.recipe == "int8"
+    else:
+        assert manifest.recipe == str(own)
     with load(report.bundle.path, threads=1) as loaded:
         if manifest.family == "encoder":
             assert np.isfinite(loaded.embed(TEXTS)).all()
