@@ -68,10 +68,20 @@ class LitertBackend:
         counts: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]:
         """See ``Backend``."""
-        rows, new_tokens = token_ids.shape
+        return self._append(first_slot, token_ids, past_lengths, counts)
+
+    def _append(
+        self,
+        first_slot: int,
+        new: Array,
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None,
+    ) -> NDArray[np.float32]:
+        """Do as `step` with ids [B, T], or with what else the graphs take, [B, T, ...]."""
+        rows, new_tokens = new.shape[:2]
         for row in range(rows):
             past = int(past_lengths[row])
-            left = token_ids[row, : new_tokens if counts is None else int(counts[row])]
+            left = new[row, : new_tokens if counts is None else int(counts[row])]
             while len(left):
                 graph = next_graph(self._engine.graphs, past, len(left))
                 chunk = left[: graph.tokens]
@@ -106,8 +116,11 @@ class Engine(Protocol):
         """The model's graphs."""
         ...
 
-    def run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:
-        """Append up to ``graph.tokens`` ids [T] to a slot; return the last one's logits [V]."""
+    def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:
+        """Append up to ``graph.tokens`` new tokens to a slot; return the last one's logits [V].
+
+        These are ids [T] or, where the graphs take them, vectors [T, features].
+        """
         ...
 
     def slot_bytes(self, tokens: int) -> int:

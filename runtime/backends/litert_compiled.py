@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.runtime.backends.litert_compiled_model import buffer_view, load_compiled_model
-from edgewise.runtime.backends.litert_feed import TOKEN_IDS, Array, CacheNames, Feed
+from edgewise.runtime.backends.litert_feed import Array, CacheNames, Feed, new_tokens_name
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for
 from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.bundle import Bundle
@@ -44,19 +44,20 @@ class CompiledEngine:
             shapes = self._model.get_input_tensor_details(name)
             cache = shapes.get(self._names.cache[0])
             positions = int(cache["shape"][2]) if cache is not None else 0
-            graphs.append(Graph(name, int(shapes[TOKEN_IDS]["shape"][0]), positions))
+            tokens = int(shapes[new_tokens_name(shapes)]["shape"][0])
+            graphs.append(Graph(name, tokens, positions))
         self.graphs: tuple[Graph, ...] = tuple(graphs)
         self._feeds: dict[int, tuple[Feed, dict[str, Any], dict[str, Any]]] = {}
         self._caches: list[_BoundCache | None] = [None] * slots
         self._calls: dict[tuple[int, str], tuple[list[Any], list[Any]]] = {}
 
-    def run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:
+    def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:
         """See ``Engine``."""
-        count = len(token_ids)
+        count = len(new_tokens)
         feed = self._feed(graph)
         if graph.cache:
             self._resize(slot, graph.cache, past)
-        feed.write(token_ids, past)
+        feed.write(new_tokens, past)
         inputs, outputs = self._call(slot, graph)
         self._model.run_by_index(self._indices[graph.name], inputs, outputs)
         cache = self._caches[slot]
