@@ -81,7 +81,7 @@ def load(
         return EncoderModel(bundle, engine, tokenizer)
     engine = factory(bundle, threads=threads, slots=slots, capacity=capacity)
     if manifest.family == "encoder_decoder":
-        return SequenceModel(bundle, engine, tokenizer)
+        return SequenceModel(bundle, engine, tokenizer, template)
     kind = VisionLanguageModel if manifest.family == "vision_language" else LanguageModel
     return kind(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
 

@@ -227,8 +227,11 @@ def greedy(model, manifest, source):
         model.decode(decoder)
         row = decoder.logits[0, -1, : manifest.sampled_vocabulary]
         second, best = np.partition(row, -2)[-2:]
-        leads.append(best - second)
-        ids.append(int(row.argmax()))
+        forced = manifest.tokens.forced_first if len(ids) == 1 else None
+        if len(ids) == TOKENS and manifest.tokens.forced_last is not None:
+            forced = manifest.tokens.forced_last
+        leads.append(best - second if forced is None else np.inf)
+        ids.append(int(row.argmax()) if forced is None else forced)
         if ids[-1] in manifest.tokens.end:
             break
     return ids[1:], min(leads)
@@ -282,6 +285,18 @@ def decoder_inputs(path):
 
     signatures = Interpreter(str(path)).get_signature_list()
     return set(signatures["prefill_32_64"]["inputs"])
+
+
+def test_what_every_answer_has_is_read_of_either_configuration(tmp_path):
+    folder = write_family_folder(model_of("bart_scaled"), tmp_path / "bart")
+    by_config = exported(folder, tmp_path / "one", "onnx").bundle.manifest.tokens
+    assert (by_config.forced_first, by_config.forced_last) == (0, 2)
+    (folder / "generation_config.json").write_text(
+        json.dumps({"forced_bos_token_id": 7, "forced_eos_token_id": None})
+    )
+    by_generation = exported(folder, tmp_path / "two", "onnx").bundle.manifest.tokens
+    assert (by_generation.forced_first, by_generation.forced_last) == (7, None)
+    assert by_generation.start == by_config.start
 
 
 def test_rows_without_a_token_are_never_an_answer(family_folder, tmp_path):

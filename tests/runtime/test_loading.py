@@ -114,10 +114,7 @@ def test_the_family_decides_what_comes(tmp_path, write, kind, length):
     ("changes", "match"),
     [
         ({"runtime": "litertlm"}, "is for LiteRT-LM"),
-        (
-            {"family": "vision_language", "runtime": "fake"},
-            "no engine runs fake, a vision",
-        ),
+        ({"family": "retriever"}, "no engine runs fake, a retriever"),
     ],
 )
 def test_a_bundle_that_no_engine_runs_is_said(fake_bundle, changes, match):
