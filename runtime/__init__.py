@@ -1,7 +1,8 @@
 """Bundle to tokens: what a device needs to answer requests.
 
-``load(bundle)`` gives what the bundle's family is: a `LanguageModel` or a `SequenceModel` with
-``stream`` and ``generate``, or an `EncoderModel` with ``embed``, ``classify`` and ``fill_mask``.
+``load(bundle)`` gives what the bundle's family is: a `LanguageModel`, a `VisionLanguageModel` or a
+`SequenceModel` with ``stream`` and ``generate``, or an `EncoderModel` with ``embed``, ``classify``
+and ``fill_mask``.
 Importing this package is cheap: the names below are imported when they are first used, so that a
 program that only reads a manifest loads no tokenizer and no engine.
 """
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from edgewise.runtime.model import ModelError, TaskError, check_task
     from edgewise.runtime.options import GenerationOptions, OptionsError
     from edgewise.runtime.sequence_model import SequenceModel
+    from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 __all__ = [
     "Bundle",
@@ -36,6 +38,7 @@ __all__ = [
     "Statistics",
     "Task",
     "TaskError",
+    "VisionLanguageModel",
     "check_task",
     "load",
     "open_bundle",
@@ -50,6 +53,7 @@ _MODULES = {
     "model": ("ModelError", "TaskError", "check_task"),
     "options": ("GenerationOptions", "OptionsError"),
     "sequence_model": ("SequenceModel",),
+    "vision_language_model": ("VisionLanguageModel",),
 }
 
 
