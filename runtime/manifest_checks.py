@@ -42,7 +42,7 @@ FAMILY_TASKS: Mapping[str, tuple[str, ...]] = {
     "encoder_decoder": ("generate",),
     "vision_language": ("generate",),
 }
-TASKS_WITH_LABELS = ("classify", "token-classify")
+TASKS_WITH_LABELS = ("classify", "token-classify", "score")
 TASKS_WITH_LOGITS = ("generate", "fill-mask", *TASKS_WITH_LABELS)
 LOGITS = "logits"
 POOLED_OUTPUTS: Mapping[str, str] = {"mean": "mean", "first": "hidden_states"}
@@ -195,7 +195,15 @@ def _file_faults(manifest: Manifest) -> Iterator[str]:
 
 def _token_faults(manifest: Manifest) -> Iterator[str]:
     tokens = manifest.tokens
-    names = ("beginning", "padding", "start", "mask", "separator")
+    names = (
+        "beginning",
+        "padding",
+        "start",
+        "mask",
+        "separator",
+        "forced_first",
+        "forced_last",
+    )
     named: dict[str, int | None] = {name: getattr(tokens, name) for name in names}
     named |= {f"end[{index}]": token for index, token in enumerate(tokens.end)}
     for index, probe in enumerate(manifest.probes):

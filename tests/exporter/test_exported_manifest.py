@@ -9,7 +9,7 @@ from tiny_checkpoint import TEMPLATE, load_case
 
 from edgewise.common.files import sha256_of_file
 from edgewise.exporter import export
-from edgewise.exporter.verify import GATES
+from edgewise.exporter.comparison import GATES
 
 BOARD = "raspberry_pi_5"
 
