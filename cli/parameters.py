@@ -140,6 +140,30 @@ _GENERATION_OPTIONS = (
         metavar="TEXT",
         help="End the answer before this text; may be given several times.",
     ),
+    click.option(
+        "--beams",
+        type=int,
+        metavar="N",
+        help="Search for the likeliest answer with N beams, without sampling.",
+    ),
+    click.option(
+        "--beam-groups",
+        type=int,
+        metavar="N",
+        help="Divide the beams into N groups that avoid each other's tokens.",
+    ),
+    click.option(
+        "--diversity-penalty",
+        type=float,
+        metavar="X",
+        help="How much groups of beams avoid each other's tokens.",
+    ),
+    click.option(
+        "--length-penalty",
+        type=float,
+        metavar="X",
+        help="Over 1 prefers longer answers of a search, under 1 shorter ones.",
+    ),
     click.option("--system", metavar="TEXT", help="What the model is told before the prompt."),
     click.option("--raw", is_flag=True, help="Continue the prompt without the chat template."),
 )

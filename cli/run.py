@@ -1,19 +1,24 @@
-"""``edgewise run``: an answer, or a conversation, from a bundle on this machine."""
+"""``edgewise run``: an answer, or a conversation, from a bundle on this machine.
+
+Workflow: the bundle's manifest says which tasks there are; ``--task``, or else the first of them,
+decides whether text is generated (answer.py, chat.py) or texts are judged (text_answers.py). An
+option that has no meaning for the task is refused, so that it is not ignored unseen.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Generator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from edgewise.cli import console, figures
-from edgewise.cli.answer import pieces_of
+from edgewise.cli import console, interrupts
+from edgewise.cli.answer import Prompt, generation_json, pieces_of, stream_json, stream_text
 from edgewise.cli.chat import chat
 from edgewise.cli.parameters import (
+    PATH,
     bundle_argument,
     context_option,
     examples,
@@ -23,23 +28,66 @@ from edgewise.cli.parameters import (
     prompt_with_system,
     threads_option,
 )
+from edgewise.cli.text_answers import answers_of, show
+from edgewise.cli.text_lines import Line, batches, lines_of
+from edgewise.common.errors import EdgewiseError
 
 if TYPE_CHECKING:
-    from edgewise.runtime import Generation, Piece, Statistics
+    from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel, Task
+    from edgewise.runtime.loading import AnyModel
+
+TASKS = ("generate", "score", "fill-mask", "classify", "token-classify", "embed")
+TOP = 5  # labels, or words for a mask
+LINES_AT_ONCE = 64  # of a file; their answers are written before the next are read
 
 
 @click.command(
-    short_help="Answer a prompt, or hold a conversation.",
+    short_help="Answer a prompt or judge a text, or hold a conversation.",
     epilog=examples(
         'edgewise run smollm2 "What is the capital of France?"',
         "edgewise run smollm2",
         "cat question.txt | edgewise run smollm2 --max-tokens 100 -",
         'edgewise run smollm2 "Once upon a time" --raw --temperature 0.8 --seed 1',
         'edgewise run smollm2 "Name a river." --system "Answer in one word." --json',
+        'edgewise run flan-t5 "Translate to German: The house is small." --beams 4',
+        'edgewise run moods "I have never eaten better." --top 2',
+        "edgewise run moods --file comments.txt",
+        'edgewise run bert "Paris is the [MASK] of France."',
+        'edgewise run minilm "A cat sleeps." --text-pair "The cat is tired." --task embed',
     ),
 )
 @bundle_argument
-@click.argument("prompt", required=False)
+@click.argument("text", required=False)
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What to do with the text; by default the bundle's first task (see inspect).",
+)
+@click.option(
+    "--text-pair",
+    metavar="TEXT",
+    help="A second text, whose relation to the first is judged; embed compares the two.",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help=f"Give the N most probable labels, or words for a mask; default {TOP}.",
+)
+@click.option(
+    "--file",
+    type=PATH,
+    metavar="FILE",
+    help="Judge each line of a file, - for standard input, and write a line of JSON for each.",
+)
+@click.option(
+    "--image",
+    "images",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="An image that the text is about; may be given several times.",
+)
 @generation_options
 @threads_option
 @context_option
@@ -48,7 +96,12 @@ if TYPE_CHECKING:
 def run(
     *,
     bundle: Path,
-    prompt: str | None,
+    text: str | None,
+    task: Task | None,
+    text_pair: str | None,
+    top: int | None,
+    file: Path | None,
+    images: tuple[Path, ...],
     system: str | None,
     threads: int | None,
     context: int | None,
@@ -56,96 +109,126 @@ def run(
     stream: bool,
     **generation: Any,
 ) -> None:
-    """Answer PROMPT with the model in the folder BUNDLE.
+    """Answer TEXT with the model in the folder BUNDLE.
 
-    Without PROMPT, or with -, standard input is the prompt; at a terminal a conversation begins
-    instead. The text goes to stdout as it is made, the figures to stderr.
+    A model that writes answers with a text, others with labels, words for a mask, a vector or
+    scores. Without TEXT, or with -, standard input is read: as one prompt where text is generated,
+    else as a text a line; at a terminal a conversation begins instead. Answers go to stdout,
+    figures to stderr.
     """
-    from edgewise.runtime import (
-        GenerationOptions,
-        LanguageModel,
-        SequenceModel,
-        TaskError,
-        load,
-    )
+    from edgewise.runtime import GenerationOptions, check_task, load, open_bundle
+
+    manifest = open_bundle(bundle).manifest
+    wanted = manifest.tasks[0] if task is None else task
+    check_task(manifest, wanted)
+    if images and manifest.family != "vision_language":
+        raise click.UsageError(f"--image has no place: {manifest.model_id} sees no images.")
+    only_judging = {"text_pair": text_pair, "top": top, "file": file}
+    only_generating = {**generation, "system": system, "stream": stream}
+    _refuse(wanted, only_judging if wanted == "generate" else only_generating)
+    options = GenerationOptions(**generation_settings(generation))
+    prompt = None
+    lines: Iterator[Line] | None = None
+    if wanted == "generate":
+        prompt = _prompt(text, system, options, as_json=as_json)
+    elif text is None or text == "-" or file is not None:
+        lines = _lines(text, text_pair, file)
+    with console.status("Loading the model"):
+        model = load(bundle, threads=threads, context_length=context, slots=options.beams)
+    with model:
+        if wanted == "generate":
+            _generate(model, prompt, options, images, system, as_json=as_json, stream=stream)
+        elif lines is not None:
+            _judge_lines(model, wanted, lines, top=top or TOP)
+        else:
+            _judge(model, wanted, text or "", text_pair, top=top or TOP, as_json=as_json)
+
+
+def _refuse(task: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that were given and have no meaning for a task."""
+    names = [
+        f"--{name.replace('_', '-')}"
+        for name, value in given.items()
+        if not (value is None or value is False or value == ())  # 0 is a value
+    ]
+    if names:
+        raise click.UsageError(f"{', '.join(names)}: without meaning for the task {task}.")
+
+
+def _prompt(
+    text: str | None, system: str | None, options: GenerationOptions, *, as_json: bool
+) -> Prompt | None:
+    """Read what is to be answered; None where a person at a terminal gave nothing."""
+    prompt = console.read_prompt(text)
+    if prompt is None:
+        if as_json:
+            raise click.UsageError("--json needs a TEXT, or one on standard input.")
+        return None
+    return prompt_with_system(prompt, system, raw=options.raw)
+
+
+def _generate(
+    model: AnyModel,
+    prompt: Prompt | None,
+    options: GenerationOptions,
+    images: Sequence[Path],
+    system: str | None,
+    *,
+    as_json: bool,
+    stream: bool,
+) -> None:
     from edgewise.runtime.sessions.answer import collect
 
-    options = GenerationOptions(**generation_settings(generation))
-    text = console.read_prompt(prompt)
-    if text is None and as_json:
-        raise click.UsageError("--json needs a PROMPT, or one on standard input.")
-    given = None if text is None else prompt_with_system(text, system, raw=options.raw)
-    with console.status("Loading the model"):
-        model = load(bundle, threads=threads, context_length=context)
-    with model:
-        if not isinstance(model, LanguageModel | SequenceModel):
-            raise TaskError(f"{model.manifest.model_id} generates no text.")
-        if given is None:
-            chat(model, options, system)
-        elif as_json and stream:
-            stream_json(pieces_of(model, given, options))
-        elif as_json:
-            console.write_json(
-                generation_json(collect(pieces_of(model, given, options))), one_line=True
-            )
-        else:
-            stream_text(pieces_of(model, given, options))
+    generator = cast("LanguageModel | SequenceModel", model)  # which is what has the task
+    if prompt is None:
+        chat(generator, options, system)
+        return
+    pieces = pieces_of(generator, prompt, options, images)
+    if as_json and stream:
+        stream_json(pieces)
+    elif as_json:
+        console.write_json(generation_json(collect(pieces)), one_line=True)
+    else:
+        stream_text(pieces)
 
 
-def stream_text(pieces: Generator[Piece, None, None]) -> None:
-    """Write an answer to stdout as it comes, and its figures to stderr."""
-    begun = False
-    last: Piece | None = None
-    try:
-        with contextlib.closing(pieces):
-            for last in pieces:
-                begun = begun or bool(last.text)
-                console.write(last.text)
-    finally:
-        if begun:
-            console.write("\n")
-    if last is not None and last.statistics is not None:
-        console.say(statistics_line(last.statistics, last.finished))
+def _lines(text: str | None, text_pair: str | None, file: Path | None) -> Iterator[Line]:
+    """Find the lines that are to be judged."""
+    if text_pair is not None:
+        raise click.UsageError("--text-pair needs a TEXT; lines are judged one by one.")
+    if file is not None and text is not None:
+        raise click.UsageError("There is a TEXT and a --file; give one of them.")
+    if file is None and text is None and console.is_terminal(sys.stdin):
+        raise click.UsageError("Missing argument 'TEXT'; or give a --file, or pipe texts in.")
+    return lines_of(file)
 
 
-def stream_json(pieces: Generator[Piece, None, None]) -> None:
-    """Write an answer to stdout as lines of JSON: one for each token."""
-    with contextlib.closing(pieces):
-        for piece in pieces:
-            console.write_json(
-                {
-                    "text": piece.text,
-                    "token_ids": list(piece.token_ids),
-                    "finish_reason": piece.finished,
-                    "statistics": statistics_json(piece.statistics),
-                },
-                one_line=True,
-            )
+def _judge(
+    model: AnyModel, task: Task, text: str, text_pair: str | None, *, top: int, as_json: bool
+) -> None:
+    if text_pair is not None and task == "score":
+        raise click.UsageError("--text-pair: without meaning for the task score.")
+    (answer,) = answers_of(model, task, [text if text_pair is None else (text, text_pair)], top=top)
+    if as_json:
+        console.write_json(answer, one_line=True)
+    else:
+        show(answer, mask=getattr(model, "mask_text", None))
 
 
-def generation_json(generation: Generation) -> dict[str, Any]:
-    """Return a whole answer in the types of JSON."""
-    return {
-        "text": generation.text,
-        "token_ids": list(generation.token_ids),
-        "finish_reason": generation.finish_reason,
-        "statistics": statistics_json(generation.statistics),
-    }
-
-
-def statistics_json(statistics: Statistics | None) -> dict[str, Any] | None:
-    """Return the figures of a generation in the types of JSON."""
-    return None if statistics is None else dataclasses.asdict(statistics)
-
-
-def statistics_line(statistics: Statistics, finished: str | None) -> str:
-    """Write the figures of a generation on one line."""
-    ended = ", cut off at the limit" if finished == "length" else ""
-    return (
-        f"[{figures.plural(statistics.prompt_tokens, 'prompt token')}, "
-        f"{statistics.generated_tokens} generated{ended} | "
-        f"first token after {figures.seconds(statistics.time_to_first_token_seconds)} | "
-        f"prefill {figures.rate(statistics.prefill_tokens_per_second)}, "
-        f"decode {figures.rate(statistics.decode_tokens_per_second)} | "
-        f"peak memory {figures.mebibytes(statistics.peak_rss_bytes)}]"
-    )
+def _judge_lines(model: AnyModel, task: Task, lines: Iterator[Line], *, top: int) -> None:
+    """Write a line of JSON for each text; a fault names its line, and comes behind those before."""
+    for batch in batches(lines, LINES_AT_ONCE):
+        interrupts.check()
+        texts = [text for _, text in batch]
+        try:
+            answers = answers_of(model, task, texts, top=top)
+        except EdgewiseError:
+            for number, text in batch:  # to find the one
+                try:
+                    answers = answers_of(model, task, [text], top=top)
+                except EdgewiseError as error:
+                    raise console.InputError(f"Line {number}: {error}") from error
+                console.write_json(answers[0], one_line=True)
+            continue
+        for answer in answers:
+            console.write_json(answer, one_line=True)

@@ -12,12 +12,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgewise.runtime.bundle import Bundle, BundleError, Manifest, open_bundle
+    from edgewise.runtime.bundle import Bundle, BundleError, Manifest, Task, open_bundle
     from edgewise.runtime.encoder_model import EncoderModel
     from edgewise.runtime.generation import Generation, Piece, Statistics
     from edgewise.runtime.language_model import LanguageModel
     from edgewise.runtime.loading import load
-    from edgewise.runtime.model import ModelError, TaskError
+    from edgewise.runtime.model import ModelError, TaskError, check_task
     from edgewise.runtime.options import GenerationOptions, OptionsError
     from edgewise.runtime.sequence_model import SequenceModel
 
@@ -34,18 +34,20 @@ __all__ = [
     "Piece",
     "SequenceModel",
     "Statistics",
+    "Task",
     "TaskError",
+    "check_task",
     "load",
     "open_bundle",
 ]
 
 _MODULES = {
-    "bundle": ("Bundle", "BundleError", "Manifest", "open_bundle"),
+    "bundle": ("Bundle", "BundleError", "Manifest", "Task", "open_bundle"),
     "encoder_model": ("EncoderModel",),
     "generation": ("Generation", "Piece", "Statistics"),
     "language_model": ("LanguageModel",),
     "loading": ("load",),
-    "model": ("ModelError", "TaskError"),
+    "model": ("ModelError", "TaskError", "check_task"),
     "options": ("GenerationOptions", "OptionsError"),
     "sequence_model": ("SequenceModel",),
 }

@@ -17,7 +17,13 @@ from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.labelled_spans import LabelledSpan
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import OptionsError
-from edgewise.runtime.sessions.encoder import EncoderSession, EncoderTokens, Guess, Text
+from edgewise.runtime.sessions.encoder import (
+    EncoderError,
+    EncoderSession,
+    EncoderTokens,
+    Guess,
+    Text,
+)
 from edgewise.runtime.tokenizer import Tokenizer
 
 GUESSES_MAX = 1000  # words for one mask
@@ -114,6 +120,12 @@ class EncoderModel(Model):
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= GUESSES_MAX:
             raise OptionsError(
                 f"count is {count!r}; accepted: a whole number from 1 to {GUESSES_MAX}"
+            )
+        parts = (checked,) if isinstance(checked, str) else checked
+        mask = self.mask_text
+        if mask is not None and not any(mask in part for part in parts):
+            raise EncoderError(
+                f"there is no mask in {str(text)!r:.60}; write {mask} where a word is missing"
             )
         with self._turn():
             return self._session.fill_mask(checked, count=count)

@@ -30,6 +30,21 @@ class TaskError(EdgewiseError):
     """A model that was not made for what it is asked to do."""
 
 
+def check_task(manifest: Manifest, task: Task) -> None:
+    """Refuse a task that a bundle was not made for.
+
+    Raises:
+        TaskError: The manifest does not list it.
+    """
+    tasks = manifest.tasks
+    if task not in tasks:
+        raise TaskError(
+            f"{manifest.model_id} was not made for the task {task}, but for"
+            f" {', '.join(tasks)}; ask for {'one of these' if len(tasks) > 1 else 'that'}, or"
+            " load a bundle that was"
+        )
+
+
 class Engine(Protocol):
     """What a model needs of an engine here; each kind of model asks for more."""
 
@@ -93,13 +108,7 @@ class Model:
             ModelError: The model is closed.
         """
         self._check_open()
-        tasks = self.manifest.tasks
-        if task not in tasks:
-            raise TaskError(
-                f"{self.manifest.model_id} was not made for the task {task}, but for"
-                f" {', '.join(tasks)}; ask for {'one of these' if len(tasks) > 1 else 'that'}, or"
-                " load a bundle that was"
-            )
+        check_task(self.manifest, task)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

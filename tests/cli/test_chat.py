@@ -76,5 +76,5 @@ def test_a_system_text_without_a_template_is_said_to_be_left_out(terminal, tmp_p
 
 def test_json_at_a_terminal_needs_a_prompt(terminal, bundle):
     screen = terminal("run", bundle, "--json")
-    screen.wait_for("--json needs a PROMPT")
+    screen.wait_for("--json needs a TEXT")
     assert screen.wait() == 2
