@@ -30,10 +30,10 @@ from edgewise.device.errors import BrokerUnreachableError, DeviceError
 from edgewise.device.intake import VERBS, Intake
 from edgewise.device.job import WaitingLine
 from edgewise.device.ledger import Ledger, MemoryLedger
-from edgewise.device.messages import MAX_REQUEST_BYTES
 from edgewise.device.outbox import Outgoing
 from edgewise.device.presence import Presence
 from edgewise.device.replier import Replier
+from edgewise.device.request_messages import MAX_REQUEST_BYTES
 from edgewise.device.tally import Tally
 from edgewise.device.text_generator import TextGenerator, describe_model, describe_versions
 from edgewise.device.topics import (

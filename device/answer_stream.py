@@ -23,8 +23,9 @@ from edgewise.device.errors import (
     DeviceError,
     RequestFailedError,
 )
-from edgewise.device.messages import Accepted, Busy, Chunk, Failure, Final, Reply, Request
 from edgewise.device.outbox import Delivery
+from edgewise.device.reply_messages import Accepted, Busy, Chunk, Failure, Final, Reply
+from edgewise.device.request_messages import Request
 
 logger = logging.getLogger(__name__)
 

@@ -17,20 +17,10 @@ from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.errors import WireError
 from edgewise.device.job import Job, WaitingLine
 from edgewise.device.ledger import Entry, Key, Ledger, Standing
-from edgewise.device.messages import (
-    Accepted,
-    Busy,
-    ErrorCode,
-    Failure,
-    Final,
-    Request,
-    Usage,
-    parse_cancel,
-    parse_request,
-    request_id_of,
-)
 from edgewise.device.replier import LATE_SECONDS, Replier, ReplyAddress
+from edgewise.device.reply_messages import Accepted, Busy, ErrorCode, Failure, Final, Usage
 from edgewise.device.reply_stream import End, ReplyStream
+from edgewise.device.request_messages import Request, parse_cancel, parse_request, request_id_of
 from edgewise.device.tally import Tally
 from edgewise.device.topics import UNREADABLE_ID, DeviceTopics, RequestTopic
 from edgewise.device.transport import Incoming

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.device.ledger import Key
-from edgewise.device.messages import Request, Usage
+from edgewise.device.reply_messages import Usage
 from edgewise.device.reply_stream import ReplyStream
+from edgewise.device.request_messages import Request
 from edgewise.runtime.generation import Statistics
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from edgewise.device.messages import Chunk, Failure, Final
+from edgewise.device.reply_messages import Chunk, Failure, Final
 
 End: TypeAlias = Final | Failure
 

@@ -20,16 +20,15 @@ from edgewise.device.broker_address import BrokerAddress, TlsFiles
 from edgewise.device.connection import Connection
 from edgewise.device.dialer import AUTO
 from edgewise.device.errors import AgentAbsentError, DeviceError, RequestFailedError, WireError
-from edgewise.device.messages import (
+from edgewise.device.outbox import Delivery, Outgoing
+from edgewise.device.reply_messages import Final, parse_reply
+from edgewise.device.request_messages import (
     DEFAULT_PRIORITY,
     Cancel,
     ChatMessage,
-    Final,
     Request,
-    parse_reply,
     parse_request,
 )
-from edgewise.device.outbox import Delivery, Outgoing
 from edgewise.device.topics import (
     DEFAULT_ROOT,
     REQUEST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from edgewise.device.messages import Final
+from edgewise.device.reply_messages import Final
 from edgewise.device.reply_stream import End
 
 MIN_RETRY_MS = 250

@@ -15,7 +15,8 @@ from collections.abc import Callable, Generator
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.device.job import Job, WaitingLine
-from edgewise.device.messages import ErrorCode, Failure, Final, Request
+from edgewise.device.reply_messages import ErrorCode, Failure, Final
+from edgewise.device.request_messages import Request
 from edgewise.device.text_generator import TextGenerator
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.options import GenerationOptions

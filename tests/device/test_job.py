@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.job import Job, WaitingLine
 from edgewise.device.ledger import Key
-from edgewise.device.messages import Failure, Request
+from edgewise.device.reply_messages import Failure
 from edgewise.device.reply_stream import ReplyStream
+from edgewise.device.request_messages import Request
 from edgewise.runtime.generation import Statistics
 
 

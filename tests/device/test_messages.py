@@ -11,25 +11,27 @@ from hypothesis import strategies as st
 
 from edgewise.device import requester, worker
 from edgewise.device.errors import WireError
-from edgewise.device.messages import (
+from edgewise.device.reply_messages import (
     FINAL_STATUSES,
     FINISH_REASONS,
     MAX_COUNT,
-    MAX_REQUEST_BYTES,
-    ROLES,
     Accepted,
     Busy,
-    Cancel,
-    ChatMessage,
     Chunk,
     ErrorCode,
     Failure,
     Final,
     Reply,
-    Request,
     Usage,
-    parse_cancel,
     parse_reply,
+)
+from edgewise.device.request_messages import (
+    MAX_REQUEST_BYTES,
+    ROLES,
+    Cancel,
+    ChatMessage,
+    Request,
+    parse_cancel,
     parse_request,
     request_id_of,
 )
