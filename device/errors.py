@@ -55,8 +55,8 @@ class RequestFailedError(DeviceError):
     """The agent answered that it does not, or did not, fulfil the request.
 
     Attributes:
-        code: The number from the reply (see ``reply_messages.ErrorCode``), or None where the reply is a
-            final with the status ``timeout`` or ``interrupted``.
+        code: The number from the reply (see ``reply_messages.ErrorCode``), or None where the reply
+            is a final with the status ``timeout`` or ``interrupted``.
         partial_text: What had been generated until then.
     """
 

@@ -192,8 +192,12 @@ class Fields:
                 f"The {self._what} has unknown fields: {unknown}; known: {', '.join(self._known)}."
             )
 
+    def has(self, name: str) -> bool:
+        """Tell whether a field is there and not null; it stays to be taken."""
+        return self._values.get(name) is not None
+
     def _is_absent(self, name: str) -> bool:
-        if self._values.get(name) is not None:
+        if self.has(name):
             return False
         self.take(name)
         return True

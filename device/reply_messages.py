@@ -8,9 +8,10 @@ carries ``"v": 1``; unknown fields are refused. The last reply to a request, and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from edgewise.device.errors import WireError
 from edgewise.device.fields import Fields, encode_message, read_message
@@ -18,6 +19,8 @@ from edgewise.device.fields import Fields, encode_message, read_message
 MAX_REPLY_BYTES = 1_048_576  # bytes of one reply's payload
 MAX_COUNT = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
 MAX_NUMBER = float(MAX_COUNT)
+
+MAX_RESULTS = 1024  # of one reply; an agent takes fewer texts in a request
 
 FINAL_STATUSES = ("ok", "cancelled", "timeout", "interrupted")
 FINISH_REASONS = ("stop", "length")
@@ -93,6 +96,10 @@ class Usage:
     tokens_per_second: float | None = None
     peak_rss_bytes: int | None = None
 
+    def given(self) -> dict[str, Any]:
+        """Return what is known."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Final:
@@ -116,7 +123,6 @@ class Final:
 
     def encode(self) -> bytes:
         """Write the payload, with the SHA-256 of the text."""
-        usage = {name: value for name, value in vars(self.usage).items() if value is not None}
         return encode_message(
             id=self.id,
             fin=True,
@@ -125,7 +131,34 @@ class Final:
             n_chunks=self.n_chunks,
             sha256=sha256_of_text(self.text),
             finish_reason=self.finish_reason,
-            usage=usage,
+            usage=self.usage.given(),
+        )
+
+
+@dataclass(frozen=True)
+class Results:
+    """The end of a request about texts: what was found for each of them, in their order.
+
+    Such a request that is cancelled, or runs out of time, ends in a ``Final`` without a text.
+
+    Attributes:
+        id: The request's id.
+        results: An object a text; what is in it depends on the verb (see docs/mqtt.md).
+        usage: What it took.
+    """
+
+    id: str
+    results: tuple[Mapping[str, Any], ...]
+    usage: Usage
+
+    def encode(self) -> bytes:
+        """Write the payload."""
+        return encode_message(
+            id=self.id,
+            fin=True,
+            status="ok",
+            results=list(self.results),
+            usage=self.usage.given(),
         )
 
 
@@ -164,7 +197,8 @@ class Failure:
         )
 
 
-Reply: TypeAlias = Accepted | Chunk | Final | Busy | Failure
+End: TypeAlias = Final | Results | Failure
+Reply: TypeAlias = Accepted | Chunk | End | Busy
 
 
 def _usage(fields: Fields) -> Usage:
@@ -195,6 +229,13 @@ def _final(fields: Fields, request_id: str, status: str) -> Final:
     return final
 
 
+def _results(fields: Fields) -> tuple[Mapping[str, Any], ...]:
+    found = fields.items("results", max_length=MAX_RESULTS)
+    if not all(isinstance(one, dict) for one in found):
+        raise fields.fault("Each item of 'results' must be an object.")
+    return tuple(found)
+
+
 def parse_reply(payload: bytes) -> Reply:
     """Read the payload of any reply.
 
@@ -218,9 +259,11 @@ def parse_reply(payload: bytes) -> Reply:
     elif status == "error":
         code = fields.integer("code", 400, 599)
         reply = Failure(request_id, code, fields.text("message", max_length=MAX_REPLY_BYTES))
+    elif status == "ok" and fields.has("results"):
+        reply = Results(request_id, _results(fields), _usage(fields.inner("usage")))
     else:
         reply = _final(fields, request_id, status)
     fields.nothing_else()
-    if final != isinstance(reply, Final | Busy | Failure):
+    if final != isinstance(reply, End | Busy):
         raise WireError("The reply's 'fin' does not fit its status.", request_id=request_id)
     return reply

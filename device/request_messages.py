@@ -117,6 +117,41 @@ class Request:
 
 
 @dataclass(frozen=True)
+class TextsRequest:
+    """Judge texts, in the way that the verb of the topic names. None: the agent's default.
+
+    Attributes:
+        id: Chosen by the sender, new for each request; a repeat of it is the same request.
+        texts: 1 to ``MAX_TEXTS`` texts, or pairs of texts where the verb takes them.
+        top: Labels of a text, or words for a mask, at most.
+        priority: 0 to 9; higher is taken from the queue first.
+        deadline_ms: After this many milliseconds from its arrival nobody wants the answer.
+        stream: Say that the request was accepted. Without, the end is the only reply.
+    """
+
+    id: str
+    texts: tuple[Text, ...]
+    top: int | None = None
+    priority: int = DEFAULT_PRIORITY
+    deadline_ms: int | None = None
+    stream: bool = True
+
+    def encode(self) -> bytes:
+        """Write the payload; what has its default value is left out."""
+        return encode_message(
+            id=self.id,
+            texts=[text if isinstance(text, str) else list(text) for text in self.texts],
+            top=self.top,
+            priority=None if self.priority == DEFAULT_PRIORITY else self.priority,
+            deadline_ms=self.deadline_ms,
+            stream=None if self.stream else False,
+        )
+
+
+AnyRequest: TypeAlias = Request | TextsRequest
+
+
+@dataclass(frozen=True)
 class Cancel:
     """Stop the request of that id, queued or running, or refuse it should it still arrive."""
 
@@ -184,6 +219,43 @@ def parse_request(payload: bytes) -> Request:
 
 def _or_default(given: Number | None, default: Number) -> Number:
     return default if given is None else given
+
+
+def parse_texts_request(payload: bytes) -> TextsRequest:
+    """Read the payload of a request about texts.
+
+    Raises:
+        WireError: If it breaks the protocol; the error carries the id where that can be read.
+    """
+    fields = read_message(payload, max_bytes=MAX_REQUEST_BYTES, what="request")
+    request = TextsRequest(
+        id=fields.identity(),
+        texts=_texts(fields),
+        top=fields.optional_integer("top", 1, MAX_TOP),
+        priority=_or_default(
+            fields.optional_integer("priority", 0, HIGHEST_PRIORITY), DEFAULT_PRIORITY
+        ),
+        deadline_ms=fields.optional_integer("deadline_ms", 1, MAX_DEADLINE_MS),
+        stream=fields.flag("stream", default=True),
+    )
+    fields.nothing_else()
+    return request
+
+
+def _texts(fields: Fields) -> tuple[Text, ...]:
+    given = fields.items("texts", max_length=MAX_TEXTS)
+    if not given:
+        raise fields.fault("The request has no field 'texts'.")
+    texts: list[Text] = []
+    for item in given:
+        if isinstance(item, str):
+            texts.append(item)
+            continue
+        pair = item if isinstance(item, list) else []
+        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise fields.fault("Each item of 'texts' must be a string, or a list of two strings.")
+        texts.append((pair[0], pair[1]))
+    return tuple(texts)
 
 
 def parse_cancel(payload: bytes) -> Cancel:

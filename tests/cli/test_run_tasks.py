@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from edgewise.cli import run as command
+from edgewise.cli import text_answers
 from edgewise.cli.text_answers import bar
 from edgewise.runtime import load
 from edgewise.runtime.backends.fake_bundle import (
@@ -74,19 +75,19 @@ def test_a_vector_and_the_likeness_of_two(edgewise, moods):
     with load(moods) as model:
         vectors = model.embed(["one", "other"])
     value = json.loads(edgewise("run", moods, "one", "--task", "embed", "--json").out)
-    assert value["vector"] == vectors[0].tolist()
+    assert np.float32(value["vector"]).tolist() == vectors[0].tolist()
     shown = edgewise("run", moods, "one", "--task", "embed").out
     assert shown.startswith(f"8 numbers: {vectors[0][0]:.4f}, ")
     both = ("run", moods, "one", "--text-pair", "other", "--task", "embed")
     value = json.loads(edgewise(*both, "--json").out)
-    assert value["vectors"] == vectors.tolist()
+    assert np.float32(value["vectors"]).tolist() == vectors.tolist()
     assert value["similarity"] == pytest.approx(float(vectors[0] @ vectors[1]))
     assert f"similarity {value['similarity']:.4f}" in edgewise(*both).out
 
 
 @pytest.mark.parametrize("source", ["file", "dash", "argument", "pipe"])
 def test_lines_are_judged_one_by_one(edgewise, moods, tmp_path, monkeypatch, source):
-    monkeypatch.setattr(command, "LINES_AT_ONCE", 3)
+    monkeypatch.setattr(text_answers, "LINES_AT_ONCE", 3)
     texts = [f"text {number}" for number in range(8)] + ["", "naïve\u2028é"]
     content = "\r\n".join(texts).encode()
     (tmp_path / "texts").write_bytes(content)

@@ -23,7 +23,7 @@ def job(name: str = "q", *, priority: int = 5, deadline: float = 100.0) -> Job:
         interval_seconds=0.0,
     )
     request = Request(name, prompt="x", priority=priority)
-    return Job(Key("s", name), request, replies, arrived_at=10.0, deadline=deadline)
+    return Job(Key("s", name), "generate", request, replies, arrived_at=10.0, deadline=deadline)
 
 
 def settle(one: Job) -> None:
