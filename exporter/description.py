@@ -50,7 +50,7 @@ def describe(
         files: The files of the bundle, measured.
     """
     vocabulary_size = plan.configuration.vocabulary_size
-    tokens = special_tokens(checkpoint.tokenizer, plan)
+    tokens = _with_forced(special_tokens(checkpoint.tokenizer, plan), checkpoint, plan)
     origin = checkpoint.origin
     names = target.names(plan, checkpoint)
     abilities = abilities_of(plan, checkpoint, names.outputs)
@@ -117,6 +117,20 @@ def _cache_layout(plan: ExportPlan, names: GraphNames) -> CacheLayout | None:
         past_value_name=names.past[1],
         present_key_name=names.present[0],
         present_value_name=names.present[1],
+    )
+
+
+def _with_forced(tokens: SpecialTokens, checkpoint: Checkpoint, plan: ExportPlan) -> SpecialTokens:
+    """Add the ids that every answer has; a generation_config's word counts before a config's."""
+    c = plan.configuration
+    if not isinstance(c, EncoderDecoderConfiguration):
+        return tokens
+    generation = checkpoint.generation
+    return replace(
+        tokens,
+        start=generation.get("decoder_start_token_id", c.start_token_id),
+        forced_first=generation.get("forced_bos_token_id", c.forced_first_token_id),
+        forced_last=generation.get("forced_eos_token_id", c.forced_last_token_id),
     )
 
 

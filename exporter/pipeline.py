@@ -73,7 +73,7 @@ def export(
         profile: A profile, or the name of one.
         output: The bundle's folder. An older bundle there is replaced; anything else is refused.
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
-        recipe: A recipe's text, or None for the profile's choice.
+        recipe: A recipe's text, or None for the profile's choice, as `make_plan` says.
         context_length: Tokens of cache, or None for the most that model and profile allow.
         revision: Branch, tag or commit of a Hub id.
         prompt: The name of a prompt to use instead of the checkpoint's chat template; None for the

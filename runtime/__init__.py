@@ -1,7 +1,8 @@
 """Bundle to tokens: what a device needs to answer requests.
 
-``load(bundle)`` gives what the bundle's family is: a `LanguageModel` or a `SequenceModel` with
-``stream`` and ``generate``, or an `EncoderModel` with ``embed``, ``classify`` and ``fill_mask``.
+``load(bundle)`` gives what the bundle's family is: a `LanguageModel`, a `VisionLanguageModel` or a
+`SequenceModel` with ``stream`` and ``generate``, or an `EncoderModel` with ``embed``, ``classify``
+and ``fill_mask``.
 Importing this package is cheap: the names below are imported when they are first used, so that a
 program that only reads a manifest loads no tokenizer and no engine.
 """
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from edgewise.runtime.options import GenerationOptions, OptionsError
     from edgewise.runtime.sequence_model import SequenceModel
     from edgewise.runtime.tasks import TaskError, check_task
+    from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 __all__ = [
     "Bundle",
@@ -37,6 +39,7 @@ __all__ = [
     "Statistics",
     "Task",
     "TaskError",
+    "VisionLanguageModel",
     "check_task",
     "load",
     "open_bundle",
@@ -52,6 +55,7 @@ _MODULES = {
     "options": ("GenerationOptions", "OptionsError"),
     "sequence_model": ("SequenceModel",),
     "tasks": ("TaskError", "check_task"),
+    "vision_language_model": ("VisionLanguageModel",),
 }
 
 

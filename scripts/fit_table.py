@@ -21,8 +21,18 @@ DOCUMENT = ROOT / "docs" / "fit.md"
 CONFIGS = ROOT / "tests" / "data" / "configs"
 GIBIBYTE = 1 << 30  # bytes
 CONTEXT = 2048  # tokens at most
-# What people call them, by the file of the configuration, from the smallest to the largest.
+# What people call them, by the file of the configuration: encoders and encoder-decoders, decoders.
 MODELS = {
+    "all-minilm-l6-v2": "MiniLM-L6 (embeddings)",
+    "flame": "FLAME",
+    "flan-t5-small": "Flan-T5-small",
+    "roberta-base": "RoBERTa-base",
+    "slade": "SLaDe",
+    "flan-t5-base": "Flan-T5-base",
+    "roberta-large": "RoBERTa-large",
+    "flan-t5-large": "Flan-T5-large",
+    "flan-t5-xl": "Flan-T5-XL",
+    "ul2": "UL2-20B",
     "smollm2-135m": "SmolLM2-135M",
     "gemma-3-270m": "Gemma 3 270M",
     "litellama-460m": "LiteLlama-460M",
@@ -35,13 +45,15 @@ MODELS = {
     "orca-2-7b": "Orca-2-7B",
     "orca-2-13b": "Orca-2-13B",
 }
+ENCODER = "roberta-base"  # stands for all of them where recipes are listed
 HEAD = """\
 # What fits which board
 
-Memory at the peak in GiB: weights by the board's own recipe, the cache of up to {context} tokens in
-float32, and the runtime. In brackets what the board leaves to a model. **no** says by how much it
-is too much, and a context that would fit if only the cache is too large. Sums of shapes, not
-measurements; `edgewise plan` makes them for any configuration, recipe and size of RAM.
+Memory at the peak in GiB: weights by the recipe that the board takes by itself, the cache of up to
+{context} tokens in float32, what an encoder works with on its longest text, and the runtime. In
+brackets what the board leaves to a model. **no** says by how much it is too much, and a context
+that would fit if only the cache is too large. Sums of shapes, not measurements; `edgewise plan`
+makes them for any configuration, recipe and size of RAM.
 
 `scripts/fit_table.py` writes this page.
 """
@@ -63,13 +75,13 @@ def document() -> str:
         found = [_forecast(config, board) for board in boards]
         cells = " | ".join(map(_cell, found))
         lines.append(f"| {title} | {found[0].plan.parameters:,} | {cells} |")
-    lines += [
-        "",
-        "| board | runtime | recipe |",
-        "|---|---|---|",
-        *(f"| `{board.qualified_name}` | {board.runtime} | `{board.recipe}` |" for board in boards),
-        "",
-    ]
+    lines += ["", "| board | runtime | recipe | of encoders |", "|---|---|---|---|"]
+    encoder = read_configuration(CONFIGS / f"{ENCODER}.json")
+    for board in boards:
+        of_encoders = forecast(encoder, board).plan.recipe
+        row = (f"`{board.qualified_name}`", board.runtime, f"`{board.recipe}`", f"`{of_encoders}`")
+        lines.append(f"| {' | '.join(row)} |")
+    lines.append("")
     return "\n".join(lines)
 
 

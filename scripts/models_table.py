@@ -31,11 +31,15 @@ from tiny_families import (  # noqa: E402 - as above
     TinyEncoder,
     TinyEncoderDecoder,
 )
+from tiny_vision_language import VISION_LANGUAGE, TinyVisionLanguage  # noqa: E402 - as above
+from vision_language_graphs import built as built_with_vision  # noqa: E402 - as above
 
 from edgewise.common.errors import EdgewiseError  # noqa: E402 - as above
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder  # noqa: E402 - as above
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder  # noqa: E402 - as above
+from edgewise.exporter.graph.numpy_image import NumpyImageBuilder  # noqa: E402 - as above
 from edgewise.exporter.models import family_of, find_model, model_types  # noqa: E402 - as above
+from edgewise.exporter.models.vision_language import IMAGE_FEATURES  # noqa: E402 - as above
 from edgewise.firmware_profiles.recipe import (  # noqa: E402 - as above
     FORMATS,
     RecipeChoice,
@@ -51,6 +55,7 @@ HEADS = {  # an encoder's head and its task
     "token_classification": "token-classify",
 }
 # Types without a tiny checkpoint of their own: the same passes under other names or defaults.
+HYPHENATED = {"phi_msft", "xlm_roberta"}  # in config.json
 SAME_AS = {"mt5": "t5", "phi_msft": "phi", "xlm_roberta": "roberta"}
 HEAD = """\
 # Models
@@ -89,7 +94,7 @@ def document(figures: Figures) -> str:
     ]
     for name in model_types():
         shown = [_shown(name, figures.get((name, builder))) for builder in BUILDERS]
-        written = name.replace("_", "-") if name in {"phi_msft", "xlm_roberta"} else name
+        written = name.replace("_", "-") if name in HYPHENATED else name
         row = (f"`{written}`", _models(name), family_of(name).replace("_", "-"), _tasks(name))
         lines.append(f"| {' | '.join((*row, *shown))} |")
     return HEAD + "\n".join(lines) + "\n" + TAIL.format(formats=_formats())
@@ -115,6 +120,8 @@ def _tasks(name: str) -> str:
     if family == "encoder":
         heads = {case.configuration.head for case in cases}
         return ", ".join(task for head, task in HEADS.items() if head in heads)
+    if family == "vision_language":
+        return "generate, with images"
     tasks = ["generate"]
     if family == "decoder" and _scores(cases[0]):
         tasks.append("score")
@@ -152,11 +159,9 @@ def _cases(name: str) -> list[Any]:
         "decoder": lambda: (TinyModel(load_case(case)) for case in CASES),
         "encoder": lambda: map(TinyEncoder, ENCODERS),
         "encoder_decoder": lambda: map(TinyEncoderDecoder, ENCODER_DECODERS),
+        "vision_language": lambda: map(TinyVisionLanguage, VISION_LANGUAGE),
     }
-    make = kinds.get(family_of(name))
-    if make is None:
-        return []
-    return [case for case in make() if _type_of(case) == name]
+    return [case for case in kinds[family_of(name)]() if _type_of(case) == name]
 
 
 def _type_of(case: Any) -> str:
@@ -181,6 +186,8 @@ def _difference(case: Any, builder: str) -> float:
             return _decoder_difference(case, builder, Path(folder))
         if isinstance(case, TinyEncoder):
             return _encoder_difference(case, builder, Path(folder))
+        if isinstance(case, TinyVisionLanguage):
+            return _vision_difference(case, builder, Path(folder))
         return _pair_difference(case, builder, Path(folder))
 
 
@@ -236,6 +243,31 @@ def _pair_difference(model: TinyEncoderDecoder, builder: str, folder: Path) -> f
         return largest
     finally:
         backend.close()
+
+
+def _vision_difference(model: TinyVisionLanguage, builder: str, folder: Path) -> float:
+    expected, table = model.expected(), model.arrays["model.embed_tokens.weight"]
+    if builder == "numpy":
+        seen = NumpyImageBuilder(model.pixels())
+        model.see(seen)
+        features = seen.outputs[IMAGE_FEATURES]
+    else:
+        backend = built_with_vision(builder, model, folder)
+        features = backend.see(model.pixels())
+    largest = float(np.abs(features - expected[IMAGE_FEATURES]).max())
+    for index, prompt in enumerate(model.prompts):
+        vectors, wanted = model.spliced(prompt, table, features), expected[f"logits_{index}"]
+        if builder == "numpy":
+            decoder = NumpyBuilder(vectors)
+            model.forward(decoder)
+            difference = np.abs(decoder.logits[0] - wanted)
+        else:
+            last = backend.step_vectors(0, vectors, np.zeros(1, np.int32))[0]
+            difference = np.abs(last - wanted[-1])
+        largest = max(largest, float(difference.max()))
+    if builder != "numpy":
+        backend.close()
+    return largest
 
 
 def bounds_of(page: str) -> Figures:

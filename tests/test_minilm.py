@@ -112,9 +112,11 @@ def cosine(left, right):
 
 # Board, runtime and recipe (None: the board's own), and the least cosine to transformers' vectors.
 EXPORTS = [
-    ("raspberry_pi_5", "onnx", None, 0.96),
+    ("raspberry_pi_5", "onnx", None, 0.996),
+    ("raspberry_pi_5", "onnx", "int4,embedding=int8-block32,head=int8-block32", 0.96),
     ("raspberry_pi_3", "tflite", None, 0.998),
-    ("android_arm64", "tflite", None, 0.975),
+    ("android_arm64", "tflite", None, 0.998),
+    ("android_arm64", "tflite", "int8,mlp=int4-block32", 0.975),
     ("x86_64", "onnx", None, 0.999),
     ("x86_64", "tflite", "fp32", 0.99999),
 ]

@@ -86,7 +86,12 @@ class SequenceSession:
                 f"the bundle of {manifest.model_id} is of the family {manifest.family}, which reads"
                 " no source; load one of an encoder-decoder"
             )
-        rules = TokenRules(end=tokens.end, sampled=manifest.sampled_vocabulary)
+        rules = TokenRules(
+            end=tokens.end,
+            sampled=manifest.sampled_vocabulary,
+            forced_first=tokens.forced_first,
+            forced_last=tokens.forced_last,
+        )
         return cls(
             backend,
             tokenizer,

@@ -18,6 +18,7 @@ from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
 from edgewise.exporter.plan import PlanError
 from edgewise.exporter.targets import find_target
+from edgewise.firmware_profiles import load_profile
 from edgewise.runtime import GenerationOptions, load, open_bundle
 from edgewise.runtime.tokenizer import Tokenizer
 
@@ -226,8 +227,11 @@ def greedy(model, manifest, source):
         model.decode(decoder)
         row = decoder.logits[0, -1, : manifest.sampled_vocabulary]
         second, best = np.partition(row, -2)[-2:]
-        leads.append(best - second)
-        ids.append(int(row.argmax()))
+        forced = manifest.tokens.forced_first if len(ids) == 1 else None
+        if len(ids) == TOKENS and manifest.tokens.forced_last is not None:
+            forced = manifest.tokens.forced_last
+        leads.append(best - second if forced is None else np.inf)
+        ids.append(int(row.argmax()) if forced is None else forced)
         if ids[-1] in manifest.tokens.end:
             break
     return ids[1:], min(leads)
@@ -283,6 +287,18 @@ def decoder_inputs(path):
     return set(signatures["prefill_32_64"]["inputs"])
 
 
+def test_what_every_answer_has_is_read_of_either_configuration(tmp_path):
+    folder = write_family_folder(model_of("bart_scaled"), tmp_path / "bart")
+    by_config = exported(folder, tmp_path / "one", "onnx").bundle.manifest.tokens
+    assert (by_config.forced_first, by_config.forced_last) == (0, 2)
+    (folder / "generation_config.json").write_text(
+        json.dumps({"forced_bos_token_id": 7, "forced_eos_token_id": None})
+    )
+    by_generation = exported(folder, tmp_path / "two", "onnx").bundle.manifest.tokens
+    assert (by_generation.forced_first, by_generation.forced_last) == (7, None)
+    assert by_generation.start == by_config.start
+
+
 def test_rows_without_a_token_are_never_an_answer(family_folder, tmp_path):
     """The embedding of a T5 is longer than its vocabulary."""
     bundle = exported(family_folder("t5_v1_0"), tmp_path / "bundle", "onnx").bundle
@@ -334,16 +350,19 @@ TFLITE_RECIPES = ("fp16", "int8", "int4", "int8,mlp=int4-block32", "fp32,embeddi
 # What random weights of a few numbers a row reach by the fewest bits: the least cosine, and the
 # largest mean divergence in nats. Trained models are held to GATES, which are stricter.
 BOUNDS = {16: (0.99999, 1e-4), 8: (0.999, 0.04), 4: (0.85, 1.2)}
+RECIPES = (
+    *(("bert_masked_language_model", "onnx", recipe) for recipe in ONNX_RECIPES),
+    *(("bert_masked_language_model", "tflite", recipe) for recipe in TFLITE_RECIPES),
+    ("distilbert_classification", "onnx", "int8"),
+    ("distilbert_classification", "tflite", "int8"),
+    ("t5_ul2", "onnx", "int8-block32"),
+    ("t5_ul2", "onnx", "int4"),
+    ("t5_ul2", "tflite", "fp16"),
+    ("t5_ul2", "tflite", "int8,mlp=int4-block32"),
+)
 
 
-@pytest.mark.parametrize(
-    "name", ["bert_masked_language_model", "distilbert_classification", "t5_ul2"]
-)
-@pytest.mark.parametrize(
-    ("runtime", "recipe"),
-    [("onnx", recipe) for recipe in ONNX_RECIPES]
-    + [("tflite", recipe) for recipe in TFLITE_RECIPES],
-)
+@pytest.mark.parametrize(("name", "runtime", "recipe"), RECIPES)
 def test_every_recipe_stays_within_its_bounds(family_folder, tmp_path, name, runtime, recipe):
     report = exported(family_folder(name), tmp_path / "bundle", runtime, recipe, force=True)
     figures = report.verification
@@ -357,12 +376,20 @@ def test_every_recipe_stays_within_its_bounds(family_folder, tmp_path, name, run
     assert open_bundle(report.bundle.path).manifest.recipe == recipe
 
 
-@pytest.mark.parametrize("board", ["raspberry_pi_3", "raspberry_pi_4", "android_arm64", "x86_64"])
+BOARDS = ["raspberry_pi_3", "raspberry_pi_4", "raspberry_pi_5", "android_arm64", "x86_64"]
+
+
+@pytest.mark.parametrize("board", BOARDS)
 @pytest.mark.parametrize("name", ["roberta_features", "t5_v1_0"])
 def test_every_boards_own_choice_answers(family_folder, tmp_path, board, name):
     report = export(str(family_folder(name)), profile=board, output=tmp_path / "bundle", force=True)
     manifest = report.bundle.manifest
     assert manifest.profile == board
+    own = load_profile(board).recipe
+    if manifest.family == "encoder" and any("int4" in text for text in own.formats.values()):
+        assert manifest.recipe == "int8"
+    else:
+        assert manifest.recipe == str(own)
     with load(report.bundle.path, threads=1) as loaded:
         if manifest.family == "encoder":
             assert np.isfinite(loaded.embed(TEXTS)).all()
