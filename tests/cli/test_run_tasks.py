@@ -11,6 +11,7 @@ from edgewise.runtime import load
 from edgewise.runtime.backends.fake_bundle import (
     write_fake_encoder_bundle,
     write_fake_sequence_bundle,
+    write_fake_vision_bundle,
 )
 
 LABELS = ("sad", "happy", "angry", "calm", "afraid", "bored", "proud")
@@ -196,3 +197,21 @@ def test_bars_are_as_long_as_the_share(monkeypatch):
     assert bar(0.5 + 7 / 192) == "█" * 12 + "▉"
     Stream.encoding = "ascii"
     assert bar(0.5) == "#" * 12
+
+
+def test_an_image_is_shown_to_a_model_that_sees(edgewise, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    folder = write_fake_vision_bundle(tmp_path / "llava")
+    image.new("RGB", (3, 2), "red").save(tmp_path / "fox.png")
+    with load(folder) as model:
+        expected = model.generate("What is this?", images=[tmp_path / "fox.png"])
+    result = edgewise("run", folder, "What is this?", "--image", tmp_path / "fox.png", "--json")
+    value = json.loads(result.out)
+    assert value["text"] == expected.text == "A red fox in the snow 🙂."
+    assert value["statistics"]["prompt_tokens"] == expected.statistics.prompt_tokens
+    blind = json.loads(edgewise("run", folder, "What is this?", "--json").out)
+    assert blind["statistics"]["prompt_tokens"] < value["statistics"]["prompt_tokens"]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    message = edgewise("run", folder, "What?", "--image", tmp_path / "broken.png").mistake()
+    assert "broken.png" in message
+    edgewise("run", folder, "What?", "--image", tmp_path / "none.png").mistake()
