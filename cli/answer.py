@@ -53,7 +53,7 @@ def pieces_of(
         bars = stack.enter_context(StageBars({"prompt": "reading the prompt"}, leave=False))
         total = 0
         if console.is_terminal(sys.stderr):
-            total = model.count_tokens(prompt, raw=options.raw)
+            total = model.count_tokens(prompt, raw=options.raw, **seen)
             bars("prompt", 0, total)
         chunks = 0
         for piece in pieces:

@@ -194,8 +194,13 @@ def verification_line(found: dict[str, Any] | None) -> str:
     if found is None:
         return "no"
     verdict = "" if found["passed"] else "NOT PASSED: "
-    return (
-        f"{verdict}top-1 agreement {found['top1_agreement']:.1%} of {found['positions']} positions,"
-        f" mean KL {found['mean_divergence']:.4g} nats, largest logit difference "
-        f"{found['largest_difference']:.2g}"
-    )
+    parts = []
+    if found["top1_agreement"] is not None:
+        parts += [
+            f"top-1 agreement {found['top1_agreement']:.1%} of {found['positions']} positions",
+            f"mean KL {found['mean_divergence']:.4g} nats",
+            f"largest logit difference {found['largest_difference']:.2g}",
+        ]
+    if found.get("smallest_cosine") is not None:  # older bundles do not have it
+        parts.append(f"smallest cosine {found['smallest_cosine']:.6f}")
+    return f"{verdict}{', '.join(parts)}"

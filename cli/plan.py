@@ -98,6 +98,7 @@ def forecast_json(found: Forecast) -> dict[str, Any]:
     return {
         "model_id": plan.model_id,
         "architecture": plan.architecture,
+        "family": plan.family,
         "parameters": plan.parameters,
         "profile": plan.profile.qualified_name,
         "runtime": plan.runtime,
@@ -108,6 +109,8 @@ def forecast_json(found: Forecast) -> dict[str, Any]:
         "weights_bytes_by_role": dict(found.role_bytes),
         "cache_bytes_per_token": budget.cache_bytes_per_token,
         "cache_bytes": budget.cache_bytes,
+        "source_length": plan.source_length,
+        "working_bytes": budget.working_bytes,
         "overhead_bytes": budget.overhead_bytes,
         "total_bytes": budget.total_bytes,
         "usable_bytes": budget.usable_bytes,
@@ -130,13 +133,19 @@ def show(found: Forecast) -> None:
         f"{figures.size(budget.cache_bytes)} for {plan.context_length} tokens of "
         f"{figures.size(budget.cache_bytes_per_token)}"
     )
+    text = (plan.source_length or plan.context_length) if budget.working_bytes else 0
     rows = [
         ("model", f"{plan.model_id}, {plan.architecture}, {figures.parameters(plan.parameters)}"),
         ("profile", plan.profile.qualified_name),
         ("runtime", plan.runtime),
         ("recipe", str(plan.recipe)),
         ("weights", f"{figures.size(budget.weights_bytes)} ({roles})"),
-        ("cache", cache),
+        *([("cache", cache)] if budget.cache_bytes_per_token else []),
+        *(
+            [("work", f"{figures.size(budget.working_bytes)} on a text of {text} tokens")]
+            if text
+            else []
+        ),
         ("runtime's own", figures.size(budget.overhead_bytes)),
         ("together", f"{figures.size(budget.total_bytes)} at the peak"),
         ("usable", figures.size(budget.usable_bytes)),

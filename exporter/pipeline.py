@@ -19,11 +19,12 @@ from edgewise.common.errors import EdgewiseError
 from edgewise.common.files import folder_written_atomically, write_atomically
 from edgewise.exporter.budget import check_fit
 from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
+from edgewise.exporter.comparison import Verification, failure
 from edgewise.exporter.description import describe, tokenizer_config
 from edgewise.exporter.plan import ExportPlan, make_plan
 from edgewise.exporter.prompts.choosing import apply_prompts
 from edgewise.exporter.targets import Progress, Target, find_target
-from edgewise.exporter.verify import MOST_TOKENS, Verification, failure, verify
+from edgewise.exporter.verify import MOST_TOKENS, verify
 from edgewise.firmware_profiles import Profile, load_profile, physical_cores
 from edgewise.runtime.backends.litert_cache_file import is_packed_weights
 from edgewise.runtime.bundle import (
@@ -72,7 +73,7 @@ def export(
         profile: A profile, or the name of one.
         output: The bundle's folder. An older bundle there is replaced; anything else is refused.
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
-        recipe: A recipe's text, or None for the profile's choice.
+        recipe: A recipe's text, or None for the profile's choice, as `make_plan` says.
         context_length: Tokens of cache, or None for the most that model and profile allow.
         revision: Branch, tag or commit of a Hub id.
         prompt: The name of a prompt to use instead of the checkpoint's chat template; None for the
@@ -101,10 +102,11 @@ def export(
         target = find_target(plan.runtime)
         with _published_as(folder) as temporary:
             texts = _write_texts(opened, plan, target, temporary)
-            unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in target.FILES)
+            listed = target.files(plan)
+            unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in listed)
             manifest = describe(opened, plan, target, (*unwritten, *texts))
             target.build(opened, plan, temporary, report)
-            built = (describe_file(temporary, role, path) for role, path in target.FILES)
+            built = (describe_file(temporary, role, path) for role, path in listed)
             manifest = replace(manifest, files=(*built, *texts))
             write_manifest(temporary, manifest)
             figures = None
@@ -125,11 +127,11 @@ def export(
 def _verified(
     checkpoint: Checkpoint, plan: ExportPlan, target: Target, folder: Path
 ) -> Verification:
-
     capacity = min(MOST_TOKENS, plan.context_length)
-    backend = target.load(open_bundle(folder), threads=physical_cores(), capacity=capacity)
+    bundle = open_bundle(folder)
+    backend = target.load(bundle, threads=physical_cores(), capacity=capacity)
     try:
-        return verify(checkpoint, plan, backend)
+        return verify(checkpoint, plan, backend, bundle.manifest)
     finally:
         backend.close()
 

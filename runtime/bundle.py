@@ -32,6 +32,7 @@ from edgewise.runtime.manifest import (
     Task,
     TokenizerProbe,
     decoder_cache,
+    logits_size,
     manifest_from_json,
     manifest_to_json,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "TokenizerProbe",
     "decoder_cache",
     "describe_file",
+    "logits_size",
     "open_bundle",
     "write_manifest",
 ]

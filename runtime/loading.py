@@ -1,7 +1,8 @@
 """Loading a bundle: checks, tokenizer, engine, and the kind of model that its family is.
 
 Workflow: `load` opens and checks a bundle, picks the engine that the manifest names, and gives what
-its family is: `LanguageModel`, `SequenceModel` or `EncoderModel`. A new family is a new branch.
+its family is: `LanguageModel`, `VisionLanguageModel`, `SequenceModel` or `EncoderModel`. A new
+family is a new branch.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from edgewise.runtime.sequence_model import SequenceModel
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK
 from edgewise.runtime.tokenizer import Tokenizer
 from edgewise.runtime.versions import check_minimum_versions
+from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 THREADS_MAX = 1024
 
-AnyModel = LanguageModel | SequenceModel | EncoderModel
+AnyModel = LanguageModel | VisionLanguageModel | SequenceModel | EncoderModel
 
 
 def load(
@@ -50,8 +52,8 @@ def load(
         backend: Another engine than the manifest names.
 
     Returns:
-        A `LanguageModel` for a decoder, a `SequenceModel` for an encoder-decoder, an
-        `EncoderModel` for an encoder.
+        A `LanguageModel` for a decoder, a `VisionLanguageModel` for one that sees, a
+        `SequenceModel` for an encoder-decoder, an `EncoderModel` for an encoder.
 
     Raises:
         BundleError: The bundle is damaged, or something it needs is missing or too old.
@@ -79,8 +81,9 @@ def load(
         return EncoderModel(bundle, engine, tokenizer)
     engine = factory(bundle, threads=threads, slots=slots, capacity=capacity)
     if manifest.family == "encoder_decoder":
-        return SequenceModel(bundle, engine, tokenizer)
-    return LanguageModel(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
+        return SequenceModel(bundle, engine, tokenizer, template)
+    kind = VisionLanguageModel if manifest.family == "vision_language" else LanguageModel
+    return kind(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
 
 
 def _default_threads(manifest: Manifest) -> int:

@@ -42,7 +42,7 @@ FAMILY_TASKS: Mapping[str, tuple[str, ...]] = {
     "encoder_decoder": ("generate",),
     "vision_language": ("generate",),
 }
-TASKS_WITH_LABELS = ("classify", "token-classify")
+TASKS_WITH_LABELS = ("classify", "token-classify", "score")
 TASKS_WITH_LOGITS = ("generate", "fill-mask", *TASKS_WITH_LABELS)
 LOGITS = "logits"
 POOLED_OUTPUTS: Mapping[str, str] = {"mean": "mean", "first": "hidden_states"}

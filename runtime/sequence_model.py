@@ -1,8 +1,9 @@
 """An encoder-decoder that answers: a source text in, another text out.
 
 Rules: a source is encoded as the model was trained, with its end token, and must fit: it is refused
-with both numbers, never cut. There is no chat template, so that messages are refused. Stop texts of
-the bundle end an answer beside the caller's own, unless the options say raw.
+with both numbers, never cut. Where the bundle has a template, which most have not, it makes the
+source of a text or of messages. Template and stop texts of the bundle do nothing if the options say
+raw.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from time import perf_counter
 
 from edgewise.runtime.backends.protocol import EncoderDecoderBackend
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.chat import ChatError, Messages
+from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
 from edgewise.runtime.generation import Candidate, Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import GenerationOptions
@@ -25,10 +26,15 @@ class SequenceModel(Model):
     """A bundle of the family "encoder_decoder" with its engine, ready to generate."""
 
     def __init__(
-        self, bundle: Bundle, backend: EncoderDecoderBackend, tokenizer: Tokenizer
+        self,
+        bundle: Bundle,
+        backend: EncoderDecoderBackend,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None = None,
     ) -> None:
         """Put the loaded parts together; `edgewise.runtime.load` is what makes them."""
         super().__init__(bundle, backend, tokenizer)
+        self._template = template
         self._backend = backend
         self._session = SequenceSession.of(backend, tokenizer, bundle.manifest)
 
@@ -51,7 +57,7 @@ class SequenceModel(Model):
 
         Args:
             prompt: The source, a text, with the prefix of its task where the model was trained
-                with one.
+                with one; or what the bundle's template makes a source of.
             options: How to generate; None: the defaults of `GenerationOptions`.
 
         Returns:
@@ -60,7 +66,7 @@ class SequenceModel(Model):
             another generation's end. With several beams the text comes with the last piece.
 
         Raises:
-            ChatError: The prompt is no text.
+            ChatError: There is no template for messages, or it refuses what was given.
             OptionsError: More beams are asked for than the model was loaded with slots for.
             SourceError: The source is too long; both numbers are given.
             TaskError: The bundle was not made to generate.
@@ -86,10 +92,9 @@ class SequenceModel(Model):
         """Return how many tokens a source has, its end token included, raw or not.
 
         Raises:
-            ChatError: The prompt is no text.
+            ChatError: As `stream`.
         """
-        del raw
-        return len(self._encode(prompt))
+        return len(self._encode(prompt, raw=raw))
 
     def candidates(
         self, prompt: str, options: GenerationOptions | None = None
@@ -115,14 +120,19 @@ class SequenceModel(Model):
     ) -> tuple[GenerationOptions, list[int]]:
         settled = GenerationOptions() if options is None else options
         self._require("generate")
-        source_ids = self._encode(prompt)
+        source_ids = self._encode(prompt, raw=settled.raw)
         self._session.check(source_ids, settled)
         return settled, source_ids
 
-    def _encode(self, prompt: str | Messages) -> list[int]:
-        if not isinstance(prompt, str):
+    def _encode(self, prompt: str | Messages, *, raw: bool) -> list[int]:
+        if isinstance(prompt, str) and (raw or self._template is None):
+            return self._session.encode(prompt)
+        if raw:
+            raise ChatError("a raw prompt must be a text, not messages")
+        if self._template is None:
             raise ChatError(
                 f"{self.manifest.model_id} answers a text and has no chat template, so it takes no"
                 " messages: give a text"
             )
-        return self._session.encode(prompt)
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return self._session.encode(self._template.render(check_messages(messages)))

@@ -14,6 +14,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.checkpoint.sentence_pooling import Pooling
+
 Progress = Callable[[str, int, int], None]
 """Told while something is fetched: what, the bytes done, the bytes in all."""
 
@@ -97,6 +99,7 @@ class Checkpoint:
     generation: Mapping[str, Any]  # keys of a generation_config.json
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerFiles
+    pooling: Pooling | None = None  # which states make a text's vector, if it says so
     close: Callable[[], None] = field(default=_nothing_to_close, repr=False, compare=False)
 
     def __enter__(self) -> Self:

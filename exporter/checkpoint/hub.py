@@ -30,6 +30,7 @@ from edgewise.exporter.checkpoint.huggingface_folder import (
     read_json,
 )
 from edgewise.exporter.checkpoint.huggingface_tokenizer import HOW_TO_MAKE_TOKENIZER
+from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE
 from edgewise.exporter.checkpoint.slow_tokenizer import SLOW_FILE_SETS
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -40,6 +41,7 @@ OPTIONAL_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    POOLING_FILE,
 )
 
 

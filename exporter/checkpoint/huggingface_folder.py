@@ -19,6 +19,7 @@ from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.huggingface_tokenizer import read_tokenizer
 from edgewise.exporter.checkpoint.rotary_configuration import with_one_rotary_form
 from edgewise.exporter.checkpoint.safetensors_file import SafetensorsTensor, open_safetensors
+from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE, sentence_pooling
 
 JSON_LIMIT = 256 * 1024 * 1024  # bytes; far above any tokenizer.json
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -69,6 +70,8 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
     generation_path = folder / "generation_config.json"
     generation = read_json(generation_path) if generation_path.exists() else {}
     tokenizer = read_tokenizer(folder, config, generation)
+    pooling_path = folder / POOLING_FILE
+    pooling = sentence_pooling(read_json(pooling_path)) if pooling_path.is_file() else None
     with ExitStack() as opened:
         stored = _open_weights(folder, opened)
         tensors = {_current_name(name): tensor for name, tensor in stored.items()}
@@ -85,6 +88,7 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
         generation=generation,
         tensors=tensors,
         tokenizer=tokenizer,
+        pooling=pooling,
         close=close,
     )
 

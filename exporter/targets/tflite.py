@@ -1,4 +1,14 @@
-"""The tflite target: model.tflite, which holds the weights and a graph for each signature."""
+"""The tflite target: model.tflite, which holds the weights and a graph for each signature.
+
+| family | graphs |
+|---|---|
+| decoder | decode_{cache}, prefill_{tokens}, for several sizes |
+| encoder | encode_{tokens}, for several lengths |
+| encoder-decoder | encode_{tokens} for the longest source, decode_{cache}, a short prefill |
+
+Every graph of a decoder that attends to an encoder has the size of the encoder's built in, so a
+model has one length of sources.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +20,22 @@ from edgewise.common.version import VERSION
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.tflite_builder import (
     CACHE_NAMES,
+    ENCODER_TOKENS,
     LAST_TOKEN,
     NEW_NAMES,
     POSITIONS,
     TfliteBuilder,
+    answer_signatures,
     signatures,
 )
+from edgewise.exporter.graph.tflite_encoder import (
+    TOKEN_COUNT,
+    TOKEN_TYPES,
+    TfliteEncoderBuilder,
+    encoder_lengths,
+)
 from edgewise.exporter.graph.tflite_file import TfliteFile
-from edgewise.exporter.graph.tflite_operations import TOKEN_IDS
+from edgewise.exporter.graph.tflite_operations import CROSS_NAMES, TOKEN_IDS
 from edgewise.exporter.graph.tflite_weights import (
     LITERT,
     TFLITE_RUNTIME,
@@ -25,14 +43,33 @@ from edgewise.exporter.graph.tflite_weights import (
     WeightStore,
 )
 from edgewise.exporter.plan import ExportPlan
-from edgewise.exporter.targets import GraphNames, Progress
+from edgewise.exporter.targets import GraphNames, Loaded, Progress
 from edgewise.runtime.backends.litert_cache_file import FOLDER
-from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
 
 GRAPH_FILE = "model.tflite"
-FILES = (("graph", GRAPH_FILE),)
-NAMES = GraphNames((TOKEN_IDS, POSITIONS, LAST_TOKEN), CACHE_NAMES, NEW_NAMES)
+
+
+def files(plan: ExportPlan) -> tuple[tuple[str, str], ...]:
+    """Return the one file."""
+    del plan
+    return (("graph", GRAPH_FILE),)
+
+
+def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
+    """Return what the builders call inputs and outputs."""
+    if plan.family == "encoder":
+        outline = plan.outline("forward", checkpoint)
+        types = (TOKEN_TYPES,) if outline.has_token_types else ()
+        return GraphNames((TOKEN_IDS, TOKEN_COUNT, *types), tuple(outline.outputs))
+    outline = plan.outline("decode" if plan.family == "encoder_decoder" else "forward", checkpoint)
+    inputs = [TOKEN_IDS, POSITIONS, LAST_TOKEN]
+    if outline.cross_layers:
+        inputs.append(ENCODER_TOKENS)
+        inputs += [
+            name.format(layer=layer) for layer in outline.cross_layers for name in CROSS_NAMES
+        ]
+    return GraphNames(tuple(inputs), tuple(outline.outputs), CACHE_NAMES, NEW_NAMES)
 
 
 def oldest_release(plan: ExportPlan) -> Release:
@@ -49,12 +86,26 @@ def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
     """Describe every graph, then write the file while weights stream by."""
     model = TfliteFile()
-    release = oldest_release(plan)
-    weights = WeightStore(model, plan.recipe, release)
-    for signature in signatures(plan.context_length, release):
-        builder = TfliteBuilder(model, weights, signature, plan.context_length)
-        plan.forward(builder, checkpoint)
-        builder.finish()
+    weights = WeightStore(model, plan.recipe, oldest_release(plan))
+    match plan.family:
+        case "encoder":
+            _add_encoders(
+                "forward", encoder_lengths(plan.context_length), checkpoint, plan, model, weights
+            )
+        case "encoder_decoder":
+            longest = plan.source_length or plan.context_length
+            _add_encoders("encode", (longest,), checkpoint, plan, model, weights)
+            for signature in answer_signatures(plan.context_length):
+                builder = TfliteBuilder(
+                    model, weights, signature, plan.context_length, encoder_tokens=longest
+                )
+                plan.describe("decode", builder, checkpoint)
+                builder.finish()
+        case _:
+            for signature in signatures(plan.context_length, oldest_release(plan)):
+                builder = TfliteBuilder(model, weights, signature, plan.context_length)
+                plan.describe("forward", builder, checkpoint)
+                builder.finish()
     model.add_metadata("edgewise", VERSION)
     model.write(folder / GRAPH_FILE, lambda done, total: progress("export", done, total))
 
@@ -65,10 +116,19 @@ def texts(checkpoint: Checkpoint, plan: ExportPlan) -> Mapping[str, tuple[str, b
     return {}
 
 
-def load(bundle: Bundle, *, threads: int, capacity: int) -> Backend:
+def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
     """Load the graphs by LiteRT, which packs the weights once for all of them, into a file."""
     from edgewise.runtime.backends.litert import LitertBackend  # noqa: PLC0415 - loads LiteRT
+    from edgewise.runtime.backends.litert_encoder import (  # noqa: PLC0415 - loads LiteRT
+        LitertEncoderBackend,
+        LitertEncoderDecoderBackend,
+    )
 
+    match bundle.manifest.family:
+        case "encoder":
+            return LitertEncoderBackend.open(bundle, threads=threads, capacity=capacity)
+        case "encoder_decoder":
+            return LitertEncoderDecoderBackend.open(bundle, threads=threads, capacity=capacity)
     return LitertBackend(bundle, threads=threads, capacity=capacity)
 
 
@@ -76,3 +136,17 @@ def finish(folder: Path) -> None:
     """Remove what was packed for this machine: it is no part of the bundle."""
     if (folder / FOLDER).exists():
         shutil.rmtree(folder / FOLDER)
+
+
+def _add_encoders(
+    passing: str,
+    lengths: tuple[int, ...],
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    model: TfliteFile,
+    weights: WeightStore,
+) -> None:
+    for length in lengths:
+        builder = TfliteEncoderBuilder(model, weights, length)
+        plan.describe(passing, builder, checkpoint)
+        builder.finish()

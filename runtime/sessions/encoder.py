@@ -7,7 +7,7 @@ refused, never cut: half a text has another meaning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -19,7 +19,8 @@ from edgewise.runtime.backends.protocol import EncoderBackend
 from edgewise.runtime.labelled_spans import LabelledSpan, TokenSpan, labelled_spans
 
 LOGITS, MEAN, HIDDEN_STATES = "logits", "mean", "hidden_states"  # the graph's names
-BATCH = 8  # texts that go through the engine together
+BATCH = 8  # texts that go through the engine together, at most
+BATCH_TOKENS = 512  # of these, padding included: the engine's memory grows with them
 
 Text = str | tuple[str, str]
 """A text, or two whose relation matters."""
@@ -200,8 +201,7 @@ class EncoderSession:
         """Run texts and return each one's rows of a result, without padding."""
         framed = [self._framed(text) for text in texts]
         rows: list[NDArray[np.float32]] = []
-        for start in range(0, len(framed), BATCH):
-            batch = framed[start : start + BATCH]
+        for batch in _batches(framed):
             counts = np.asarray([len(ids) for ids, _ in batch], np.int32)
             token_ids = np.zeros((len(batch), counts.max()), np.int64)
             types = np.zeros_like(token_ids)
@@ -235,6 +235,21 @@ class EncoderSession:
                 f"{self._backend.capacity}; give a shorter text"
             )
         return ids, types
+
+
+def _batches(
+    framed: Sequence[tuple[list[int], list[int]]],
+) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Cut texts into neighbours that go through the engine together; a long one goes alone."""
+    batch: list[tuple[list[int], list[int]]] = []
+    for text in framed:
+        longest = max(len(ids) for ids, _ in (*batch, text))
+        if batch and (len(batch) == BATCH or longest * (len(batch) + 1) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

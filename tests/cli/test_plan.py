@@ -42,9 +42,27 @@ def test_as_json(edgewise, tmp_path):
         assert (value["runtime"], value["recipe"]) == ("tflite", "int8")
         assert value["cache_bytes"] == 1024 * value["cache_bytes_per_token"]
         total = value["weights_bytes"] + value["cache_bytes"] + value["overhead_bytes"]
+        assert (value["family"], value["working_bytes"]) == ("decoder", 0)
         assert value["total_bytes"] == total
         assert value["spare_bytes"] == value["usable_bytes"] - total
         assert value["fits"] is (value["spare_bytes"] >= 0) is (value["advice"] == [])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "missing"),
+    [
+        ("flan-t5-base", {"cache": "for 512 tokens", "work": "on a text of 512 tokens"}, ()),
+        ("roberta-large", {"work": "on a text of 512 tokens"}, ("cache",)),
+        ("phi-2", {"cache": "for 2048 tokens"}, ("work",)),
+    ],
+)
+def test_every_family_says_what_it_works_with(edgewise, name, rows, missing):
+    config = CONFIGS / f"{name}.json"
+    text = edgewise("plan", "--config", config, "--profile", "jetson_agx_orin").out
+    shown = {line[:15].strip(): line for line in text.splitlines()}
+    for row, expected in rows.items():
+        assert expected in shown[row]
+    assert not set(missing) & set(shown)
 
 
 @pytest.mark.parametrize(

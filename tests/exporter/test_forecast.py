@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from tiny_checkpoint import load_case, write_checkpoint
+from tiny_families import TinyEncoder, TinyEncoderDecoder, TinyFamilyModel
+from tiny_family_folders import write_family_folder
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.budget import check_fit
@@ -45,6 +47,20 @@ def test_it_is_what_an_export_settles(
     assert sum(found.role_bytes.values()) == found.budget.weights_bytes
     assert found.advice == ()
     assert found.spare_bytes == found.budget.usable_bytes - found.budget.total_bytes > 0
+
+
+@pytest.mark.parametrize(
+    "model", [TinyEncoder("roberta_features"), TinyEncoderDecoder("t5_v1_1")], ids=lambda m: m.name
+)
+def test_other_families_too(model: TinyFamilyModel, tmp_path: Path) -> None:
+    folder = write_family_folder(model, tmp_path / "tiny")
+    board = load_profile("raspberry_pi_5")
+    with open_checkpoint(str(folder)) as checkpoint:
+        plan = make_plan(checkpoint, board)
+    found = forecast(read_configuration(folder), board, name="tiny")
+    assert found.plan == plan
+    assert found.budget == check_fit(plan)
+    assert found.budget.working_bytes > 0
 
 
 def test_phi_2_by_hand() -> None:

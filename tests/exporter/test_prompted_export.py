@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tiny_checkpoint import TEMPLATE
+from tiny_families import TinyEncoderDecoder
+from tiny_family_folders import write_family_folder
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from edgewise.exporter import export
 from edgewise.exporter.prompts import PromptError, find_prompt
 from edgewise.runtime import GenerationOptions, load
+from edgewise.runtime.chat import ChatError
+from edgewise.runtime.sequence_model import SequenceModel
 
 BOARD = "raspberry_pi_5"
 HIDDEN = 32
@@ -116,3 +120,30 @@ def test_a_prompt_asked_for_replaces_the_checkpoints(tiny_folder: Any, tmp_path:
     with pytest.raises(PromptError, match="'phi-2' is unknown"):
         export(folder, output=tmp_path / "none", prompt="phi-2", **settings)
     assert not (tmp_path / "none").exists()
+
+
+def test_an_encoder_decoder_is_asked_by_a_prompt_too(tmp_path: Path) -> None:
+    folder = write_family_folder(TinyEncoderDecoder("t5_v1_1"), tmp_path / "t5")
+    settings: dict[str, Any] = {"profile": BOARD, "recipe": "fp32", "verification": False}
+    bundle = export(
+        str(folder), output=tmp_path / "bundle", prompt="flan-options", **settings
+    ).bundle
+    question = "Is it warm?\n- yes\n- no"
+    source = "Is it warm?\n\nOPTIONS:\n- yes\n- no"
+    with load(bundle.path, threads=1) as model:
+        assert isinstance(model, SequenceModel)
+        raw = GenerationOptions(max_tokens=8, raw=True)
+        expected = model.generate(source, raw)
+        assert model.generate(question, GenerationOptions(max_tokens=8)).token_ids == (
+            expected.token_ids
+        )
+        messages = [{"role": "user", "content": question}]
+        assert model.generate(messages, GenerationOptions(max_tokens=8)).token_ids == (
+            expected.token_ids
+        )
+        assert model.count_tokens(question) == model.count_tokens(source, raw=True)
+        assert model.count_tokens(question) != model.count_tokens(question, raw=True)
+        with pytest.raises(ChatError, match="must be a text"):
+            model.generate(messages, raw)
+        with pytest.raises(ChatError, match="one message of the user"):
+            model.generate([{"role": "system", "content": "x"}])

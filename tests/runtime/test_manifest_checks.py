@@ -52,7 +52,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         TRANSLATE | {"runtime": "tflite", "tokens": replace(DECODER_TOKENS, forced_last=99)},
         TRANSLATE | {"files": files_with(manifest_maker, "encoder")},
         SEE | {"files": files_with(manifest_maker, "vision", "token_embedding")},
-        {"tasks": ("score",), "outputs": ("scores",)},
+        {"tasks": ("score",), "labels": ("right",)},
         {"sampled_vocabulary": 90, "stop": ("Q:", "\n\n")},
     ):
         assert manifest_maker(**fields).format_version == 2
@@ -64,6 +64,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         ({"tasks": ()}, "tasks must hold at least one task"),
         ({"tasks": ("generate", "generate")}, "tasks must hold at least one task, each once"),
         ({"tasks": ("embed",)}, "family is decoder, which does not embed; accepted: generate"),
+        ({"tasks": ("score",)}, "the task score needs labels"),
         ({"cache": None}, "family is decoder, which needs a cache"),
         ({"cache": CacheLayout(0, 1, 8, "float32")}, "cache.layers is 0"),
         ({"source_length": 8}, "family is decoder, which has no source_length"),

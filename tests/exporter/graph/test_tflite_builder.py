@@ -128,7 +128,13 @@ def test_both_engines_compute_the_same(tmp_path, name):
     assert np.array_equal(*(step(backend, 1, ids, 6) for backend in (compiled, interpreted)))
 
 
-EXACT_RECIPES = ["fp16", "fp32,embedding=int8", "fp32,embedding=int4-block32", "fp16,head=fp32"]
+EXACT_RECIPES = [
+    "fp16",
+    "fp32,embedding=int8",
+    "fp32,embedding=int4-block32",
+    "fp16,head=fp32",
+    "fp32,embedding=int4-channel",
+]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,14 @@ ACTIVATION_ERROR = 0.08
 
 @pytest.mark.parametrize(
     "recipe",
-    ["int8", "int4", "int4-block64,embedding=int8", "int8,mlp=int4-block32", "fp16,mlp=int8"],
+    [
+        "int8",
+        "int4",
+        "int4-block64,embedding=int8",
+        "int8,mlp=int4-block32",
+        "fp16,mlp=int8",
+        "int4-channel",
+    ],
 )
 @pytest.mark.parametrize("name", ["qwen2_untied", "llama_tied_wide_head"])
 def test_int8_activations_stay_near_the_stored_weights(tmp_path, name, recipe):
@@ -188,7 +201,7 @@ from edgewise.runtime.backends.litert import LitertBackend
 from edgewise.runtime.manifest import CacheLayout
 path, layout, vocabulary, context, sequence = json.loads(sys.stdin.read())
 manifest = SimpleNamespace(
-    cache=CacheLayout(**layout), vocabulary_size=vocabulary, minimum_versions={}
+    cache=CacheLayout(**layout), vocabulary_size=vocabulary, labels=(), minimum_versions={}
 )
 bundle = SimpleNamespace(path=Path(path).parent, file=lambda role: Path(path), manifest=manifest)
 backend = LitertBackend(bundle, threads=1, slots=1, capacity=context)
