@@ -102,7 +102,13 @@ class ModelSize:
         if self.encoder is None:
             return 0
         kept = self.cache_bytes_per_token("float32") * context if self.keeps_source else 0
-        return kept + self.encoder.activation_bytes(self.encoder.tokens or context)
+        return kept + self.encoder.activation_bytes(self.working_tokens(context))
+
+    def working_tokens(self, context: int) -> int:
+        """Tokens that an encoder works on: of an image, or of a text as long as may be."""
+        if self.encoder is None:
+            return 0
+        return self.encoder.tokens or context
 
 
 def bytes_per_parameter(format_text: str) -> Fraction:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgewise.runtime.backends.litert import LitertBackend
 from edgewise.runtime.backends.litert_feed import TOKEN_IDS
 from edgewise.runtime.backends.litert_named_graphs import NamedGraphs, open_named_graphs
+from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.bundle import Bundle
 
 PIXEL_VALUES = "pixel_values"
@@ -104,7 +105,8 @@ class LitertVisionLanguageBackend(LitertBackend):
     def close(self) -> None:
         """See ``Backend``."""
         super().close()
-        self._embedding = self._vision = None
+        with without_notes():
+            self._embedding = self._vision = None
 
     def _open(self, role: str) -> NamedGraphs:
         path = self._bundle.file(role)
