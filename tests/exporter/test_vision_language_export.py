@@ -1,18 +1,21 @@
 """Whole exports of a tiny vision-language model: a bundle answers as the reference does."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from bundle_files import change_json, places_of, tree
+from tiny_checkpoint import DATA
 from tiny_images import CLIP_MEAN, CLIP_STD
 from tiny_vision_language import TinyVisionLanguage
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.comparison import GATES, VerificationError
+from edgewise.exporter.forecast import forecast
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_image import NumpyImageBuilder
 from edgewise.exporter.image_processing import ImageProcessingError, image_layout
@@ -291,6 +294,23 @@ def test_a_loaded_graph_is_held_against_the_reference_by_hand(folder, bundles):
     # 4 texts of the decoder from their middle on, and 2 around images.
     assert figures.positions > 4 * 24
     backend.close()
+
+
+def test_memory_counts_the_tower_by_its_image_and_contexts_that_hold_one():
+    config = json.loads((DATA / "configs" / "llava-phi.json").read_text())
+    small, large = (
+        forecast(config, load_profile(BOARD), context_length=length) for length in (600, 2048)
+    )
+    assert small.budget.working_tokens == large.budget.working_tokens == 577
+    assert small.budget.working_bytes == large.budget.working_bytes
+    scores, of_a_token = 3 * 16 * 577, 8 * 1024 + 3 * 4096
+    assert small.budget.working_bytes == 4 * 577 * (scores + of_a_token)
+    assert large.budget.cache_bytes_per_token == 2 * 32 * 2560 * 4
+    crowded = forecast(config, load_profile("raspberry_pi_4"))
+    contexts = [int(found) for found in re.findall(r"context of (\d+)", "; ".join(crowded.advice))]
+    assert all(context > 577 for context in contexts)
+    with pytest.raises(PlanError, match="an image takes 576 tokens"):
+        forecast(config, load_profile(BOARD), context_length=576)
 
 
 def test_the_folder_is_untouched(folder, model):
