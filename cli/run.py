@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from edgewise.cli import console, interrupts
+from edgewise.cli import console
 from edgewise.cli.answer import Prompt, generation_json, pieces_of, stream_json, stream_text
 from edgewise.cli.chat import chat
 from edgewise.cli.parameters import (
@@ -28,17 +29,22 @@ from edgewise.cli.parameters import (
     prompt_with_system,
     threads_option,
 )
-from edgewise.cli.text_answers import answers_of, show
-from edgewise.cli.text_lines import Line, batches, lines_of
-from edgewise.common.errors import EdgewiseError
+from edgewise.cli.text_answers import (
+    TOP,
+    Ask,
+    answer_to,
+    show,
+    text_pair_option,
+    top_option,
+    write_lines,
+)
+from edgewise.cli.text_lines import Line, lines_of
 
 if TYPE_CHECKING:
     from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel, Task
     from edgewise.runtime.loading import AnyModel
 
 TASKS = ("generate", "score", "fill-mask", "classify", "token-classify", "embed")
-TOP = 5  # labels, or words for a mask
-LINES_AT_ONCE = 64  # of a file; their answers are written before the next are read
 
 
 @click.command(
@@ -63,17 +69,8 @@ LINES_AT_ONCE = 64  # of a file; their answers are written before the next are r
     type=click.Choice(TASKS),
     help="What to do with the text; by default the bundle's first task (see inspect).",
 )
-@click.option(
-    "--text-pair",
-    metavar="TEXT",
-    help="A second text, whose relation to the first is judged; embed compares the two.",
-)
-@click.option(
-    "--top",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    help=f"Give the N most probable labels, or words for a mask; default {TOP}.",
-)
+@text_pair_option
+@top_option
 @click.option(
     "--file",
     type=PATH,
@@ -117,6 +114,7 @@ def run(
     figures to stderr.
     """
     from edgewise.runtime import GenerationOptions, check_task, load, open_bundle
+    from edgewise.runtime.judging import judge
 
     manifest = open_bundle(bundle).manifest
     wanted = manifest.tasks[0] if task is None else task
@@ -138,10 +136,12 @@ def run(
     with model:
         if wanted == "generate":
             _generate(model, prompt, options, images, system, as_json=as_json, stream=stream)
-        elif lines is not None:
-            _judge_lines(model, wanted, lines, top=top or TOP)
         else:
-            _judge(model, wanted, text or "", text_pair, top=top or TOP, as_json=as_json)
+            ask = partial(judge, model, wanted, top=top or TOP)
+            if lines is not None:
+                write_lines(ask, wanted, lines)
+            else:
+                _judge(ask, wanted, text or "", text_pair, as_json=as_json)
 
 
 def _refuse(task: str, given: Mapping[str, Any]) -> None:
@@ -203,32 +203,9 @@ def _lines(text: str | None, text_pair: str | None, file: Path | None) -> Iterat
     return lines_of(file)
 
 
-def _judge(
-    model: AnyModel, task: Task, text: str, text_pair: str | None, *, top: int, as_json: bool
-) -> None:
-    if text_pair is not None and task == "score":
-        raise click.UsageError("--text-pair: without meaning for the task score.")
-    (answer,) = answers_of(model, task, [text if text_pair is None else (text, text_pair)], top=top)
+def _judge(ask: Ask, task: Task, text: str, text_pair: str | None, *, as_json: bool) -> None:
+    answer = answer_to(ask, task, text, text_pair)
     if as_json:
         console.write_json(answer, one_line=True)
     else:
-        show(answer, mask=getattr(model, "mask_text", None))
-
-
-def _judge_lines(model: AnyModel, task: Task, lines: Iterator[Line], *, top: int) -> None:
-    """Write a line of JSON for each text; a fault names its line, and comes behind those before."""
-    for batch in batches(lines, LINES_AT_ONCE):
-        interrupts.check()
-        texts = [text for _, text in batch]
-        try:
-            answers = answers_of(model, task, texts, top=top)
-        except EdgewiseError:
-            for number, text in batch:  # to find the one
-                try:
-                    answers = answers_of(model, task, [text], top=top)
-                except EdgewiseError as error:
-                    raise console.InputError(f"Line {number}: {error}") from error
-                console.write_json(answers[0], one_line=True)
-            continue
-        for answer in answers:
-            console.write_json(answer, one_line=True)
+        show(answer)

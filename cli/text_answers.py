@@ -1,146 +1,150 @@
 """What is not generated: labels, words for a mask, vectors and scores, for people and machines.
 
-Workflow: `answers_of` asks a model and gives values in the types of JSON, one for each text; `show`
-writes one of them for people. A new task is an entry in both tables.
+Workflow: `answers_of` asks, here or on another machine, and gives an answer in the types of JSON
+for each text; `show` writes one of them for people, `write_lines` one of each line as JSON.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from edgewise.cli import console
+import click
+
+from edgewise.cli import console, interrupts
+from edgewise.cli.text_lines import Line, batches
+from edgewise.common.errors import EdgewiseError
 
 if TYPE_CHECKING:
-    from edgewise.runtime import EncoderModel, Task
-    from edgewise.runtime.loading import AnyModel
+    from edgewise.runtime import Task
 
 Text = str | tuple[str, str]
 Answer = dict[str, Any]
+Ask = Callable[[Sequence[Text]], Sequence[Mapping[str, Any]]]
+"""Asks about texts and gives a judgement for each, as `edgewise.runtime.judging.judge` does."""
 
+TOP = 5  # labels, or words for a mask
+LINES_AT_ONCE = 64  # whose answers are written before the next are read
 BAR_WIDTH = 24  # characters of a bar that stands for 1
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 VECTOR_SHOWN = 6  # numbers of a vector that people see
 
+text_pair_option = click.option(
+    "--text-pair",
+    metavar="TEXT",
+    help="A second text, whose relation to the first is judged; embed compares the two.",
+)
+top_option = click.option(
+    "--top",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help=f"Give the N most probable labels, or words for a mask; default {TOP}.",
+)
 
-def answers_of(model: AnyModel, task: Task, texts: Sequence[Text], *, top: int) -> list[Answer]:
-    """Ask a model about some texts.
 
-    Args:
-        model: A loaded one; whose manifest has the task, it is of the kind that answers it.
-        task: Anything but "generate".
-        texts: Each a text or a pair, which "embed" compares.
-        top: Labels of a text, or words for a mask, at most.
-
-    Returns:
-        An answer a text, in the types of JSON: the task, the text and what was found.
+def answer_to(ask: Ask, task: Task, text: str, text_pair: str | None) -> Answer:
+    """Ask about a text, or about two, of which "embed" tells how alike they are.
 
     Raises:
-        EdgewiseError: The model refuses a text or the task.
+        EdgewiseError: The model refuses them.
     """
-    found = _TASKS[task](model, texts, top)
-    shown = [text if isinstance(text, str) else list(text) for text in texts]
+    if text_pair is None:
+        return answers_to(ask, task, [text])[0]
+    if task == "embed":
+        first, second = (judgement["vector"] for judgement in ask([text, text_pair]))
+        cosine = sum(one * other for one, other in zip(first, second, strict=True))
+        found: Mapping[str, Any] = {"similarity": cosine, "vectors": [first, second]}
+    else:
+        (found,) = ask([(text, text_pair)])
+    return {"task": task, "text": [text, text_pair], **found}
+
+
+def answers_to(ask: Ask, task: Task, texts: Sequence[str]) -> list[Answer]:
+    """Ask about each of some texts.
+
+    Raises:
+        EdgewiseError: The model refuses one.
+    """
     return [
-        {"task": task, "text": text, **answer} for text, answer in zip(shown, found, strict=True)
+        {"task": task, "text": text, **judgement}
+        for text, judgement in zip(texts, ask(texts), strict=True)
     ]
 
 
-def show(answer: Answer, *, mask: str | None = None) -> None:
-    """Write an answer for people; ``mask`` is how the model's mask is written."""
-    task = answer["task"]
-    if task == "fill-mask":
-        _show_masks(answer, mask or "")
-    elif task == "embed":
-        _show_vector(answer)
-    elif task == "score":
+def write_lines(ask: Ask, task: Task, lines: Iterator[Line]) -> None:
+    """Write a line of JSON for each text; a fault names its line and comes behind those before.
+
+    Raises:
+        InputError: The model refuses a line.
+    """
+    for batch in batches(lines, LINES_AT_ONCE):
+        interrupts.check()
+        try:
+            answers = answers_to(ask, task, [text for _, text in batch])
+        except EdgewiseError:
+            answers = []
+            for number, text in batch:  # to find the one
+                try:
+                    (answer,) = answers_to(ask, task, [text])
+                except EdgewiseError as error:
+                    raise console.InputError(f"Line {number}: {error}") from error
+                console.write_json(answer, one_line=True)
+        for answer in answers:
+            console.write_json(answer, one_line=True)
+
+
+def show(answer: Answer) -> None:
+    """Write an answer for people."""
+    if "masks" in answer:
+        _show_masks(answer)
+    elif "spans" in answer:
+        _show_spans(answer)
+    elif "vector" in answer:
+        _show_vector(answer["vector"])
+    elif "similarity" in answer:
+        console.write_line(f"similarity {answer['similarity']:.4f} (1: the same direction)")
+    elif "scores" in answer:
         console.write_table([(each["label"], f"{each['score']:.4f}") for each in answer["scores"]])
     else:
         _show_shares([(each["label"], each["probability"]) for each in answer["labels"]])
 
 
-def _classify(model: AnyModel, texts: Sequence[Text], top: int) -> list[Answer]:
-    return [
-        {
-            "labels": [
-                {"label": label, "probability": probability}
-                for label, probability in list(labels.items())[:top]
-            ]
-        }
-        for labels in cast("EncoderModel", model).classify(texts)
-    ]
-
-
-def _fill_mask(model: AnyModel, texts: Sequence[Text], top: int) -> list[Answer]:
-    encoder = cast("EncoderModel", model)
-    return [
-        {"masks": [[guess._asdict() for guess in guesses] for guesses in masks]}
-        for masks in (encoder.fill_mask(text, count=top) for text in texts)
-    ]
-
-
-def _embed(model: AnyModel, texts: Sequence[Text], _top: int) -> list[Answer]:
-    alone = [part for text in texts for part in ([text] if isinstance(text, str) else text)]
-    vectors = iter(cast("EncoderModel", model).embed(alone).tolist())
-    answers: list[Answer] = []
-    for text in texts:
-        if isinstance(text, str):
-            answers.append({"vector": next(vectors)})
-            continue
-        first, second = next(vectors), next(vectors)
-        cosine = sum(one * other for one, other in zip(first, second, strict=True))
-        answers.append({"similarity": cosine, "vectors": [first, second]})
-    return answers
-
-
-def _score(model: AnyModel, texts: Sequence[Text], _top: int) -> list[Answer]:
-    answers = []
-    for text in texts:
-        if not isinstance(text, str):
-            raise TypeError("a decoder scores no pairs; the command line refuses them")
-        scores = cast("Any", model).score(text)
-        answers.append(
-            {"scores": [{"label": label, "score": score} for label, score in scores.items()]}
-        )
-    return answers
-
-
-_TASKS: Mapping[str, Callable[[Any, Sequence[Text], int], list[Answer]]] = {
-    "classify": _classify,
-    "fill-mask": _fill_mask,
-    "embed": _embed,
-    "score": _score,
-}
-
-
 def _show_shares(rows: Sequence[tuple[str, float]]) -> None:
+    console.write_table([(name, f"{share:6.1%}", bar(share)) for name, share in rows])
+
+
+def _show_masks(answer: Answer) -> None:
+    masks = answer["masks"]
+    for number, words in enumerate(masks, start=1):
+        if len(masks) > 1:
+            console.write_line(f"mask {number}")
+        _show_shares([(word["text"].strip(), word["probability"]) for word in words])
+    best = iter([words[0]["text"].strip() for words in masks])
+    console.write_line()
+    for text in [answer["text"]] if isinstance(answer["text"], str) else answer["text"]:
+        first, *rest = text.split(answer["mask"])
+        console.write_line(first + "".join(f"[{next(best)}]{part}" for part in rest))
+
+
+def _show_spans(answer: Answer) -> None:
+    """Write the text with its labelled parts marked, and a table of them."""
+    text, shown, end = answer["text"], "", 0
+    for span in answer["spans"]:
+        shown += f"{text[end : span['start']]}[{text[span['start'] : span['end']]}]"
+        end = span["end"]
+    console.write_line(shown + text[end:])
+    if answer["spans"]:
+        console.write_line()
     console.write_table(
-        [(name, f"{share:6.1%}", bar(share)) for name, share in rows],
+        [
+            (span["text"], span["label"], f"{span['probability']:6.1%}", bar(span["probability"]))
+            for span in answer["spans"]
+        ]
     )
 
 
-def _show_masks(answer: Answer, mask: str) -> None:
-    masks = answer["masks"]
-    for number, guesses in enumerate(masks, start=1):
-        if len(masks) > 1:
-            console.write_line(f"mask {number}")
-        _show_shares([(guess["text"].strip(), guess["probability"]) for guess in guesses])
-    words = [f"[{guesses[0]['text'].strip()}]" for guesses in masks]
-    texts = [answer["text"]] if isinstance(answer["text"], str) else answer["text"]
-    console.write_line()
-    for text in texts:
-        parts = text.split(mask)
-        filled = parts[0]
-        for part in parts[1:]:
-            filled += words.pop(0) + part
-        console.write_line(filled)
-
-
-def _show_vector(answer: Answer) -> None:
-    if "similarity" in answer:
-        console.write_line(f"similarity {answer['similarity']:.4f} (1: the same direction)")
-        return
-    vector = answer["vector"]
+def _show_vector(vector: Sequence[float]) -> None:
     first = ", ".join(f"{number:.4f}" for number in vector[:VECTOR_SHOWN])
     more = ", ..." if len(vector) > VECTOR_SHOWN else ""
     console.write_line(f"{len(vector)} numbers: {first}{more}")

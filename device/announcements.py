@@ -102,7 +102,7 @@ class Health:
         session: The run of the agent.
         uptime_seconds: Since the start.
         queue_depth: Requests that wait.
-        running: Requests that run: 0 or 1.
+        running: Requests that run: none, one, or several about texts.
         answered: Requests answered with the status ``ok``.
         cut_short: Requests that were cancelled, timed out or interrupted.
         failed: Requests that went wrong.

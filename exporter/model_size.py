@@ -17,7 +17,10 @@ from types import MappingProxyType
 SCALE_BYTES = 4  # float32
 FLOAT_BYTES = 4
 CACHE_ELEMENT_BYTES = MappingProxyType({"float32": 4, "float16": 2, "int8": 1})
-PLAIN_BYTES = MappingProxyType({"fp32": 4, "fp16": 2, "int8": 1})
+PLAIN_BYTES = MappingProxyType(
+    {"fp32": Fraction(4), "fp16": Fraction(2), "int8": Fraction(1), "int4-channel": Fraction(1, 2)}
+)
+CHANNEL_FORMATS = ("int8", "int4-channel")  # a scale for each row
 BLOCK_FORMAT = re.compile(
     r"int(?P<bits>[48])-block(?P<size>32|64|128)(?P<zero_points>-asymmetric)?"
 )
@@ -114,14 +117,14 @@ class ModelSize:
 def bytes_per_parameter(format_text: str) -> Fraction:
     """Return what one number of a large matrix costs in a format.
 
-    fp32 4, fp16 2, int8 1 (the scale of a whole row vanishes); blocks of B numbers of b bits
-    b/8 + 4/B, and with zero points b/8/B more.
+    fp32 4, fp16 2, int8 1, int4-channel 1/2 (the scale of a whole row vanishes); blocks of B
+    numbers of b bits b/8 + 4/B, and with zero points b/8/B more.
 
     Raises:
         ValueError: The text is no format of known size ("keep" has none of its own).
     """
     if format_text in PLAIN_BYTES:
-        return Fraction(PLAIN_BYTES[format_text])
+        return PLAIN_BYTES[format_text]
     match = BLOCK_FORMAT.fullmatch(format_text)
     if match is None:
         raise ValueError(f"{format_text!r} is no weight format of known size")
@@ -140,8 +143,8 @@ def matrix_bytes(format_text: str, rows: int, columns: int) -> int:
         format_text = LARGEST_KEPT_FORMAT
     match = BLOCK_FORMAT.fullmatch(format_text)
     if match is None:
-        scales = rows * SCALE_BYTES if format_text == "int8" else 0
-        return int(bytes_per_parameter(format_text) * rows * columns) + scales
+        scales = rows * SCALE_BYTES if format_text in CHANNEL_FORMATS else 0
+        return rows * math.ceil(bytes_per_parameter(format_text) * columns) + scales
     bits, size = int(match["bits"]), int(match["size"])
     blocks = math.ceil(columns / size)
     zero_points = math.ceil(blocks * bits / 8) if match["zero_points"] else 0
@@ -154,7 +157,7 @@ def _role_bytes(shapes: Sequence[Shape], format_text: str) -> int:
         if len(shape) == 2:
             total += matrix_bytes(format_text, *shape)
         else:  # no format has a place for the scales of a vector
-            total += math.prod(shape) * PLAIN_BYTES["fp32"]
+            total += matrix_bytes("fp32", 1, math.prod(shape))
     return total
 
 

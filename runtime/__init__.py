@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from edgewise.runtime.generation import Generation, Piece, Statistics
     from edgewise.runtime.language_model import LanguageModel
     from edgewise.runtime.loading import load
-    from edgewise.runtime.model import ModelError, TaskError, check_task
+    from edgewise.runtime.model import ModelError
     from edgewise.runtime.options import GenerationOptions, OptionsError
     from edgewise.runtime.sequence_model import SequenceModel
+    from edgewise.runtime.tasks import TaskError, check_task
     from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 __all__ = [
@@ -50,9 +51,10 @@ _MODULES = {
     "generation": ("Generation", "Piece", "Statistics"),
     "language_model": ("LanguageModel",),
     "loading": ("load",),
-    "model": ("ModelError", "TaskError", "check_task"),
+    "model": ("ModelError",),
     "options": ("GenerationOptions", "OptionsError"),
     "sequence_model": ("SequenceModel",),
+    "tasks": ("TaskError", "check_task"),
     "vision_language_model": ("VisionLanguageModel",),
 }
 

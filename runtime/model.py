@@ -19,30 +19,12 @@ from typing import Protocol, Self
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.bundle import Bundle, Manifest, Task
 from edgewise.runtime.generation import Piece
+from edgewise.runtime.tasks import check_task
 from edgewise.runtime.tokenizer import Tokenizer
 
 
 class ModelError(EdgewiseError):
     """A model that is closed, or that this thread is already generating with."""
-
-
-class TaskError(EdgewiseError):
-    """A model that was not made for what it is asked to do."""
-
-
-def check_task(manifest: Manifest, task: Task) -> None:
-    """Refuse a task that a bundle was not made for.
-
-    Raises:
-        TaskError: The manifest does not list it.
-    """
-    tasks = manifest.tasks
-    if task not in tasks:
-        raise TaskError(
-            f"{manifest.model_id} was not made for the task {task}, but for"
-            f" {', '.join(tasks)}; ask for {'one of these' if len(tasks) > 1 else 'that'}, or"
-            " load a bundle that was"
-        )
 
 
 class Engine(Protocol):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from edgewise.runtime.backends.litert import LitertBackend
 from edgewise.runtime.backends.litert_feed import TOKEN_IDS
 from edgewise.runtime.backends.litert_named_graphs import NamedGraphs, open_named_graphs
-from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.bundle import Bundle
 
 PIXEL_VALUES = "pixel_values"
@@ -105,8 +104,10 @@ class LitertVisionLanguageBackend(LitertBackend):
     def close(self) -> None:
         """See ``Backend``."""
         super().close()
-        with without_notes():
-            self._embedding = self._vision = None
+        for graphs in (self._embedding, self._vision):
+            if graphs is not None:
+                graphs.close()
+        self._embedding = self._vision = None
 
     def _open(self, role: str) -> NamedGraphs:
         path = self._bundle.file(role)

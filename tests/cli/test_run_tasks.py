@@ -2,14 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 
-from edgewise.cli import run as command
+from edgewise.cli import text_answers
 from edgewise.cli.text_answers import bar
 from edgewise.runtime import load
 from edgewise.runtime.backends.fake_bundle import (
     write_fake_encoder_bundle,
     write_fake_sequence_bundle,
+    write_fake_vision_bundle,
 )
 
 LABELS = ("sad", "happy", "angry", "calm", "afraid", "bored", "proud")
@@ -74,19 +76,19 @@ def test_a_vector_and_the_likeness_of_two(edgewise, moods):
     with load(moods) as model:
         vectors = model.embed(["one", "other"])
     value = json.loads(edgewise("run", moods, "one", "--task", "embed", "--json").out)
-    assert value["vector"] == vectors[0].tolist()
+    assert np.float32(value["vector"]).tolist() == vectors[0].tolist()
     shown = edgewise("run", moods, "one", "--task", "embed").out
     assert shown.startswith(f"8 numbers: {vectors[0][0]:.4f}, ")
     both = ("run", moods, "one", "--text-pair", "other", "--task", "embed")
     value = json.loads(edgewise(*both, "--json").out)
-    assert value["vectors"] == vectors.tolist()
+    assert np.float32(value["vectors"]).tolist() == vectors.tolist()
     assert value["similarity"] == pytest.approx(float(vectors[0] @ vectors[1]))
     assert f"similarity {value['similarity']:.4f}" in edgewise(*both).out
 
 
 @pytest.mark.parametrize("source", ["file", "dash", "argument", "pipe"])
 def test_lines_are_judged_one_by_one(edgewise, moods, tmp_path, monkeypatch, source):
-    monkeypatch.setattr(command, "LINES_AT_ONCE", 3)
+    monkeypatch.setattr(text_answers, "LINES_AT_ONCE", 3)
     texts = [f"text {number}" for number in range(8)] + ["", "naïve\u2028é"]
     content = "\r\n".join(texts).encode()
     (tmp_path / "texts").write_bytes(content)
@@ -195,3 +197,21 @@ def test_bars_are_as_long_as_the_share(monkeypatch):
     assert bar(0.5 + 7 / 192) == "█" * 12 + "▉"
     Stream.encoding = "ascii"
     assert bar(0.5) == "#" * 12
+
+
+def test_an_image_is_shown_to_a_model_that_sees(edgewise, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    folder = write_fake_vision_bundle(tmp_path / "llava")
+    image.new("RGB", (3, 2), "red").save(tmp_path / "fox.png")
+    with load(folder) as model:
+        expected = model.generate("What is this?", images=[tmp_path / "fox.png"])
+    result = edgewise("run", folder, "What is this?", "--image", tmp_path / "fox.png", "--json")
+    value = json.loads(result.out)
+    assert value["text"] == expected.text == "A red fox in the snow 🙂."
+    assert value["statistics"]["prompt_tokens"] == expected.statistics.prompt_tokens
+    blind = json.loads(edgewise("run", folder, "What is this?", "--json").out)
+    assert blind["statistics"]["prompt_tokens"] < value["statistics"]["prompt_tokens"]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    message = edgewise("run", folder, "What?", "--image", tmp_path / "broken.png").mistake()
+    assert "broken.png" in message
+    edgewise("run", folder, "What?", "--image", tmp_path / "none.png").mistake()

@@ -347,8 +347,11 @@ class Conversation:
     broker: RunningBroker
 
     def ask(self, request_id: str, prompt: str = "hello", **fields: Any) -> None:
-        payload = {"v": 1, "id": request_id, "prompt": prompt, **fields}
-        self.probe.publish(f"edgewise/{self.device}/req/sensor/generate", payload)
+        self.put("generate", request_id, prompt=prompt, **fields)
+
+    def put(self, verb: str, request_id: str, **fields: Any) -> None:
+        payload = {"v": 1, "id": request_id, **fields}
+        self.probe.publish(f"edgewise/{self.device}/req/sensor/{verb}", payload)
 
     def cancel(self, request_id: str) -> None:
         topic = f"edgewise/{self.device}/req/sensor/cancel"
@@ -364,15 +367,15 @@ def new_device() -> Callable[[], str]:
 def converse(
     model: ScriptedModel, new_probe: Callable[..., Probe], new_device: Callable[[], str]
 ) -> Iterator[Callable[..., Conversation]]:
-    """Start an agent with the scripted model on a broker; it ends with the test."""
+    """Start an agent on a broker, by default with the scripted model; it ends with the test."""
     with ExitStack() as stack:
         stack.callback(model.release.set)
 
-        def start(broker: RunningBroker, **settings: Any) -> Conversation:
+        def start(broker: RunningBroker, *, answering: Any = None, **settings: Any) -> Conversation:
             device = new_device()
             numbers = {"chunk_interval_seconds": 0.0, "stop_grace_seconds": 0.5, **settings}
             agent = Agent(
-                model,
+                model if answering is None else answering,
                 broker=broker.url,
                 device=device,
                 protocol=broker.protocol,

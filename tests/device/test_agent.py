@@ -12,7 +12,7 @@ from edgewise.device.agent import Agent
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.announcements import parse_status
 from edgewise.device.errors import DeviceError
-from edgewise.device.messages import MAX_REQUEST_BYTES
+from edgewise.device.request_messages import MAX_REQUEST_BYTES
 
 
 def text_of(replies: list[dict[str, Any]]) -> str:

@@ -12,14 +12,8 @@ import pytest
 from edgewise.device.agent import Agent
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.announcements import parse_status
-from edgewise.device.messages import (
-    MAX_REQUEST_BYTES,
-    ErrorCode,
-    Final,
-    parse_reply,
-    parse_request,
-    sha256_of_text,
-)
+from edgewise.device.reply_messages import ErrorCode, Final, parse_reply, sha256_of_text
+from edgewise.device.request_messages import MAX_REQUEST_BYTES, parse_request
 from edgewise.device.requester import Requester
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "mqtt.md"

@@ -8,9 +8,10 @@ import pytest
 from edgewise.runtime.backends.fake import hashed
 from edgewise.runtime.backends.fake_bundle import CLS, MASK, SEP, write_fake_encoder_bundle
 from edgewise.runtime.loading import load
-from edgewise.runtime.model import ModelError, TaskError
+from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import OptionsError
 from edgewise.runtime.sessions.encoder import EncoderError
+from edgewise.runtime.tasks import TaskError
 
 LABELS = ("bad", "fair", "good")
 
