@@ -18,7 +18,7 @@ from edgewise.exporter.abilities import abilities_of
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 from edgewise.exporter.plan import ExportPlan
-from edgewise.exporter.probes import CHAT_MESSAGES, PROBE_TEXTS
+from edgewise.exporter.probes import CHAT_MESSAGES, probe_texts
 from edgewise.exporter.targets import GraphNames, Target
 from edgewise.runtime.bundle import (
     FORMAT_VERSION,
@@ -193,8 +193,13 @@ def tokenizer_config(files: TokenizerFiles) -> bytes:
 
 
 def _probes(files: TokenizerFiles, manifest: Manifest) -> tuple[TokenizerProbe, ...]:
-    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(files.tokenizer_json), manifest)
-    return tuple(TokenizerProbe(text, tuple(tokenizer.encode(text))) for text in PROBE_TEXTS)
+    inner = tokenizers.Tokenizer.from_str(files.tokenizer_json)
+    named = (*files.end_token_ids, files.mask_token_id, files.separator_token_id)
+    special = [text for token in named if token is not None and (text := inner.id_to_token(token))]
+    tokenizer = Tokenizer(inner, manifest)
+    return tuple(
+        TokenizerProbe(text, tuple(tokenizer.encode(text))) for text in probe_texts(special)
+    )
 
 
 def _chat_sample(files: TokenizerFiles, tokens: SpecialTokens) -> ChatSample | None:

@@ -90,6 +90,8 @@ class LitertEncoderBackend:
 
     def close(self) -> None:
         """See ``EncoderBackend``."""
+        if self._model is not None:
+            self._model.close()
         self._model = None
 
 
@@ -223,6 +225,8 @@ class LitertEncoderDecoderBackend:
         """See ``Backend``."""
         self._cache.clear()
         self._sources = [None] * self.slots
+        if self._model is not None:
+            self._model.close()
         self._model = None
 
     def _run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:

@@ -39,6 +39,10 @@ class NamedGraphs(Protocol):
         """Run a graph with what it takes of some arrays; the results are the caller's."""
         ...
 
+    def close(self) -> None:
+        """Give the memory back; nothing can be run afterwards."""
+        ...
+
 
 def open_named_graphs(path: Path, threads: int, *, keep_packed: bool = True) -> NamedGraphs:
     """Load a file by the first library that can.
@@ -89,6 +93,12 @@ class PackedGraphs:
         if name not in self._calls:
             self._calls[name] = _Call(self._model, name, self._signatures[name])
         return self._calls[name].run(feeds)
+
+    def close(self) -> None:
+        """See `NamedGraphs`; the library writes notes of what it ends."""
+        with without_notes():
+            self._calls.clear()
+            self._model = None
 
 
 class _Call:
@@ -146,6 +156,11 @@ class InterpretedGraphs:
         runner, taken = self._runner(name)
         results: Mapping[str, Array] = runner(**{key: feeds[key] for key in taken})
         return results
+
+    def close(self) -> None:
+        """See `NamedGraphs`."""
+        self._runners.clear()
+        self._interpreter = None
 
     def _runner(self, name: str) -> tuple[Any, Mapping[str, Any]]:
         if name not in self._runners:

@@ -104,6 +104,9 @@ class LitertVisionLanguageBackend(LitertBackend):
     def close(self) -> None:
         """See ``Backend``."""
         super().close()
+        for graphs in (self._embedding, self._vision):
+            if graphs is not None:
+                graphs.close()
         self._embedding = self._vision = None
 
     def _open(self, role: str) -> NamedGraphs:

@@ -69,7 +69,8 @@ def test_probes_are_what_the_checkpoints_own_tokenizer_gives(bundle, tiny_folder
     assert any(not probe.text.isascii() for probe in probes)
     for probe in probes:
         assert list(probe.ids) == tokenizer.encode(probe.text).ids
-        assert tokenizer.decode(list(probe.ids)) == probe.text
+        assert tokenizer.decode(list(probe.ids), skip_special_tokens=False) == probe.text
+    assert [probe.text for probe in probes if 1 in probe.ids] == ["<end>word<end>\nline <end> end"]
 
 
 def test_the_chat_sample_is_the_rendered_template(bundle):

@@ -1,5 +1,7 @@
 """Graphs called by name: both libraries give the same, and one stands in for the other."""
 
+import gc
+
 import numpy as np
 import pytest
 from family_graphs import build
@@ -62,6 +64,16 @@ def test_results_are_the_callers_and_what_is_not_taken_is_passed_over(path, kind
     kept = {key: array.copy() for key, array in results.items()}
     graphs.run(name, feeds_of(graphs, name, 1))
     assert all(np.array_equal(results[key], array) for key, array in kept.items())
+
+
+@pytest.mark.parametrize("kind", [PackedGraphs, InterpretedGraphs])
+def test_nothing_is_written_of_a_model_that_is_closed(path, kind, capfd):
+    graphs = kind(path, 1)
+    graphs.run(graphs.names[0], feeds_of(graphs, graphs.names[0], 0))
+    graphs.close()
+    del graphs
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_weights_are_packed_once_into_a_file(path):
