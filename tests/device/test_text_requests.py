@@ -106,6 +106,18 @@ def test_every_question_of_the_requester(broker: Any, converse: Any, guesser: An
         ]
 
 
+def test_labelled_parts_of_texts(mosquitto_5: Any, converse: Any, tmp_path: Path) -> None:
+    labels = ("O", "B-PER", "I-PER")
+    folder = write_fake_encoder_bundle(tmp_path / "b", tasks=("token-classify",), labels=labels)
+    with load(folder) as model, Requester(mosquitto_5.url, client="reader") as requester:
+        talk = converse(mosquitto_5, answering=model)
+        (found,) = requester.tokens(talk.device, ["Ada met Bo in Rome"])
+        (expected,) = model.token_classify(["Ada met Bo in Rome"])
+        talk.agent.stop()
+    assert len(found) > 0
+    assert [vars(span) for span in found] == [vars(span) for span in expected]
+
+
 def test_the_requester_classifies(mosquitto_5: Any, converse: Any, classifier: Any) -> None:
     talk = converse(mosquitto_5, answering=classifier)
     texts = [f"text {number}" for number in range(20)]
@@ -113,7 +125,7 @@ def test_the_requester_classifies(mosquitto_5: Any, converse: Any, classifier: A
         found = requester.classify(talk.device, texts, top=7, priority=9, deadline_seconds=20)
         assert found == [pytest.approx(dict(labels)) for labels in classifier.classify(texts)]
         assert len(requester.classify(talk.device, ["x"])[0]) == 5
-        with pytest.raises(DeviceError, match="The verb is 'generate'; accepted: classify, tokens"):
+        with pytest.raises(DeviceError, match="The verb is 'generate'; accepted: classify, fill"):
             requester.judge(talk.device, "generate", ["x"])
         with pytest.raises(DeviceError, match="1 to 64 items"):
             requester.classify(talk.device, ["x"] * 65)
