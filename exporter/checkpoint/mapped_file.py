@@ -60,10 +60,10 @@ class MappedFile:
             CheckpointError: The file was cut short, or can not be read any more.
         """
         copied = np.empty(stop - start, np.uint8)
-        left = memoryview(copied)
+        left = copied.data
         try:
             self._stream.seek(start)
-            while len(left):
+            while left:
                 count = self._stream.readinto(left)
                 if not count:
                     raise CheckpointError(
