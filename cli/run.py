@@ -7,8 +7,7 @@ option that has no meaning for the task is refused, so that it is not ignored un
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,20 +30,20 @@ from edgewise.cli.parameters import (
 )
 from edgewise.cli.text_answers import (
     TOP,
-    Ask,
     answer_to,
-    show,
+    file_option,
+    refuse_without_meaning,
+    show_or_write,
+    task_option,
     text_pair_option,
     top_option,
     write_lines,
 )
-from edgewise.cli.text_lines import Line, lines_of
+from edgewise.cli.text_lines import Line, lines_to_judge
 
 if TYPE_CHECKING:
     from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel, Task
     from edgewise.runtime.loading import AnyModel
-
-TASKS = ("generate", "score", "fill-mask", "classify", "token-classify", "embed")
 
 
 @click.command(
@@ -64,19 +63,10 @@ TASKS = ("generate", "score", "fill-mask", "classify", "token-classify", "embed"
 )
 @bundle_argument
 @click.argument("text", required=False)
-@click.option(
-    "--task",
-    type=click.Choice(TASKS),
-    help="What to do with the text; by default the bundle's first task (see inspect).",
-)
+@task_option("What to do with the text; by default the bundle's first task (see inspect).")
 @text_pair_option
 @top_option
-@click.option(
-    "--file",
-    type=PATH,
-    metavar="FILE",
-    help="Judge each line of a file, - for standard input, and write a line of JSON for each.",
-)
+@file_option
 @click.option(
     "--image",
     "images",
@@ -123,14 +113,14 @@ def run(
         raise click.UsageError(f"--image has no place: {manifest.model_id} sees no images.")
     only_judging = {"text_pair": text_pair, "top": top, "file": file}
     only_generating = {**generation, "system": system, "stream": stream}
-    _refuse(wanted, only_judging if wanted == "generate" else only_generating)
+    refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     options = GenerationOptions(**generation_settings(generation))
     prompt = None
     lines: Iterator[Line] | None = None
     if wanted == "generate":
         prompt = _prompt(text, system, options, as_json=as_json)
-    elif text is None or text == "-" or file is not None:
-        lines = _lines(text, text_pair, file)
+    else:
+        lines = lines_to_judge(text, text_pair, file)
     with console.status("Loading the model"):
         model = load(bundle, threads=threads, context_length=context, slots=options.beams)
     with model:
@@ -141,18 +131,8 @@ def run(
             if lines is not None:
                 write_lines(ask, wanted, lines)
             else:
-                _judge(ask, wanted, text or "", text_pair, as_json=as_json)
-
-
-def _refuse(task: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that were given and have no meaning for a task."""
-    names = [
-        f"--{name.replace('_', '-')}"
-        for name, value in given.items()
-        if not (value is None or value is False or value == ())  # 0 is a value
-    ]
-    if names:
-        raise click.UsageError(f"{', '.join(names)}: without meaning for the task {task}.")
+                answer = answer_to(ask, wanted, text or "", text_pair)
+                show_or_write(answer, as_json=as_json)
 
 
 def _prompt(
@@ -190,22 +170,3 @@ def _generate(
         console.write_json(generation_json(collect(pieces)), one_line=True)
     else:
         stream_text(pieces)
-
-
-def _lines(text: str | None, text_pair: str | None, file: Path | None) -> Iterator[Line]:
-    """Find the lines that are to be judged."""
-    if text_pair is not None:
-        raise click.UsageError("--text-pair needs a TEXT; lines are judged one by one.")
-    if file is not None and text is not None:
-        raise click.UsageError("There is a TEXT and a --file; give one of them.")
-    if file is None and text is None and console.is_terminal(sys.stdin):
-        raise click.UsageError("Missing argument 'TEXT'; or give a --file, or pipe texts in.")
-    return lines_of(file)
-
-
-def _judge(ask: Ask, task: Task, text: str, text_pair: str | None, *, as_json: bool) -> None:
-    answer = answer_to(ask, task, text, text_pair)
-    if as_json:
-        console.write_json(answer, one_line=True)
-    else:
-        show(answer)

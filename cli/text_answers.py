@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgewise.cli import console, interrupts
+from edgewise.cli.parameters import PATH, Decorated
 from edgewise.cli.text_lines import Line, batches
 from edgewise.common.errors import EdgewiseError
 
@@ -30,6 +31,14 @@ BAR_WIDTH = 24  # characters of a bar that stands for 1
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 VECTOR_SHOWN = 6  # numbers of a vector that people see
 
+TASKS = ("generate", "score", "fill-mask", "classify", "token-classify", "embed")
+
+
+def task_option(help_text: str) -> Callable[[Decorated], Decorated]:
+    """Give a command the option --task."""
+    return click.option("--task", type=click.Choice(TASKS), help=help_text)
+
+
 text_pair_option = click.option(
     "--text-pair",
     metavar="TEXT",
@@ -41,6 +50,32 @@ top_option = click.option(
     metavar="N",
     help=f"Give the N most probable labels, or words for a mask; default {TOP}.",
 )
+
+file_option = click.option(
+    "--file",
+    type=PATH,
+    metavar="FILE",
+    help="Judge each line of a file, - for standard input, and write a line of JSON for each.",
+)
+
+
+def refuse_without_meaning(task: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that were given and have no meaning for a task.
+
+    Args:
+        task: What is asked for.
+        given: Values of options by their parameters' names.
+
+    Raises:
+        click.UsageError: One was given.
+    """
+    names = [
+        f"--{name.replace('_', '-')}"
+        for name, value in given.items()
+        if not (value is None or value is False or value == ())  # 0 is a value
+    ]
+    if names:
+        raise click.UsageError(f"{', '.join(names)}: without meaning for the task {task}.")
 
 
 def answer_to(ask: Ask, task: Task, text: str, text_pair: str | None) -> Answer:
@@ -92,6 +127,14 @@ def write_lines(ask: Ask, task: Task, lines: Iterator[Line]) -> None:
                 console.write_json(answer, one_line=True)
         for answer in answers:
             console.write_json(answer, one_line=True)
+
+
+def show_or_write(answer: Answer, *, as_json: bool) -> None:
+    """Write an answer, for people or as a line of JSON."""
+    if as_json:
+        console.write_json(answer, one_line=True)
+    else:
+        show(answer)
 
 
 def show(answer: Answer) -> None:

@@ -12,10 +12,40 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import click
+
+from edgewise.cli import console
 from edgewise.cli.console import PROMPT_MAX_BYTES, InputError
 
 Line = tuple[int, str]
 """The number of a line, from 1 on, and its text."""
+
+
+def lines_to_judge(
+    text: str | None, text_pair: str | None, file: Path | None
+) -> Iterator[Line] | None:
+    """Find the lines that a command is to judge, from its arguments.
+
+    Args:
+        text: The argument TEXT.
+        text_pair: The option --text-pair.
+        file: The option --file.
+
+    Returns:
+        The lines of the file, or of standard input; None where ``text`` is what is judged.
+
+    Raises:
+        click.UsageError: The arguments contradict each other, or there is nothing to judge.
+    """
+    if text is not None and text != "-" and file is None:
+        return None
+    if text_pair is not None:
+        raise click.UsageError("--text-pair needs a TEXT; lines are judged one by one.")
+    if file is not None and text is not None:
+        raise click.UsageError("There is a TEXT and a --file; give one of them.")
+    if file is None and text is None and console.is_terminal(sys.stdin):
+        raise click.UsageError("Missing argument 'TEXT'; or give a --file, or pipe texts in.")
+    return lines_of(file)
 
 
 def lines_of(file: Path | None) -> Iterator[Line]:

@@ -15,8 +15,8 @@ CANCEL = "cancel"
 TASKS: Mapping[str, Task] = {
     GENERATE: "generate",
     "classify": "classify",
-    "tokens": "token-classify",
     "fill": "fill-mask",
+    "tokens": "token-classify",
     "embed": "embed",
     "score": "score",
 }

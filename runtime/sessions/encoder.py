@@ -1,4 +1,4 @@
-"""An encoder at work: vectors of texts, words for a mask, labels.
+"""An encoder at work: vectors of texts, words for a mask, labels of texts and of their parts.
 
 Workflow: texts become ids between the tokens that the model was trained with, neighbours go through
 the engine together, and what it gives is reduced to an answer. Rule: a text that does not fit is
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.backends.protocol import EncoderBackend
+from edgewise.runtime.labelled_spans import LabelledSpan, TokenSpan, labelled_spans
 
 LOGITS, MEAN, HIDDEN_STATES = "logits", "mean", "hidden_states"  # the graph's names
 BATCH = 8  # texts that go through the engine together, at most
@@ -39,6 +40,9 @@ class TextEncoder(Protocol):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids."""
+
+    def spans(self, text: str) -> Sequence[TokenSpan]:
+        """Return a text's tokens with their places in it."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,32 @@ class EncoderSession:
             probabilities = _softmax(row[0])
             order = np.argsort(-probabilities, kind="stable")
             answers.append({self._labels[index]: float(probabilities[index]) for index in order})
+        return answers
+
+    def token_classify(self, texts: Sequence[str]) -> list[list[LabelledSpan]]:
+        """Find the labelled parts of each text, such as names, in order.
+
+        How labels of tokens become parts of a text is told in ``runtime/labelled_spans.py``.
+
+        Raises:
+            EncoderError: A text is too long, or the model has no labels.
+        """
+        if not self._labels:
+            raise EncoderError("this model has no labels; load one that was made to label words")
+        answers: list[list[LabelledSpan]] = []
+        for text, logits in zip(texts, self._results(texts, LOGITS), strict=True):
+            tokens = self._tokenizer.spans(text)
+            rows = [_softmax(row) for row in logits[1 : 1 + len(tokens)]]  # behind the beginning
+            best = [int(row.argmax()) for row in rows]
+            answers.append(
+                labelled_spans(
+                    text,
+                    tokens,
+                    [self._labels[index] for index in best],
+                    [float(row[index]) for row, index in zip(rows, best, strict=True)],
+                    self._labels,
+                )
+            )
         return answers
 
     def fill_mask(self, text: Text, *, count: int = 5) -> list[list[Guess]]:

@@ -113,7 +113,7 @@ def test_the_requester_classifies(mosquitto_5: Any, converse: Any, classifier: A
         found = requester.classify(talk.device, texts, top=7, priority=9, deadline_seconds=20)
         assert found == [pytest.approx(dict(labels)) for labels in classifier.classify(texts)]
         assert len(requester.classify(talk.device, ["x"])[0]) == 5
-        with pytest.raises(DeviceError, match="The verb is 'generate'; accepted: classify, tokens"):
+        with pytest.raises(DeviceError, match="The verb is 'generate'; accepted: classify, fill"):
             requester.judge(talk.device, "generate", ["x"])
         with pytest.raises(DeviceError, match="1 to 64 items"):
             requester.classify(talk.device, ["x"] * 65)

@@ -1,5 +1,7 @@
 """Contradictions between family, tasks and what they need."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgewise.runtime.bundle import (
@@ -47,6 +49,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         CLASSIFY | {"tasks": ("token-classify",)},
         FILL,
         TRANSLATE | {"runtime": "tflite"},
+        TRANSLATE | {"runtime": "tflite", "tokens": replace(DECODER_TOKENS, forced_last=99)},
         TRANSLATE | {"files": files_with(manifest_maker, "encoder")},
         SEE | {"files": files_with(manifest_maker, "vision", "token_embedding")},
         {"tasks": ("score",), "labels": ("right",)},
@@ -69,6 +72,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         ({"outputs": ("logits", "logits")}, "outputs must hold at least one name, each once"),
         ({"sampled_vocabulary": 0}, "sampled_vocabulary is 0, accepted: 1 to 100"),
         ({"sampled_vocabulary": 101}, "sampled_vocabulary is 101"),
+        ({"tokens": replace(DECODER_TOKENS, forced_first=100)}, "forced_first is token 100, the"),
         ({"stop": ("",)}, "stop holds ''"),
         ({"stop": ("x",) * 33}, "stop has 33 texts"),
         ({"image": IMAGE}, "family is decoder, but image is there"),

@@ -1,5 +1,6 @@
 """Sequence models over a fake engine: the same pieces and figures as language models."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from edgewise.runtime.backends.fake_bundle import (
     write_fake_sequence_bundle,
 )
 from edgewise.runtime.backends.fake_encoder import FakeEncoderDecoderBackend
+from edgewise.runtime.bundle import open_bundle, write_manifest
 from edgewise.runtime.chat import ChatError
 from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
@@ -139,3 +141,14 @@ def test_threads_take_turns_and_closing_ends_it(tmp_path):
     model.close()
     with pytest.raises(ModelError, match="the model is closed"):
         model.stream("x")
+
+
+def test_tokens_that_the_manifest_forces_are_in_every_answer(tmp_path):
+    folder = write_fake_sequence_bundle(tmp_path / "b")
+    manifest = open_bundle(folder).manifest
+    tokens = dataclasses.replace(manifest.tokens, forced_first=77, forced_last=END)
+    write_manifest(folder, dataclasses.replace(manifest, tokens=tokens))
+    with load(folder) as model:
+        cut = model.generate("x", GenerationOptions(max_tokens=4))
+        assert (cut.token_ids[0], cut.token_ids[-1], cut.finish_reason) == (77, END, "length")
+        assert len(cut.token_ids) == 4
