@@ -215,3 +215,25 @@ def test_an_image_is_shown_to_a_model_that_sees(edgewise, tmp_path):
     message = edgewise("run", folder, "What?", "--image", tmp_path / "broken.png").mistake()
     assert "broken.png" in message
     edgewise("run", folder, "What?", "--image", tmp_path / "none.png").mistake()
+
+
+def test_labelled_parts_are_marked_in_the_text(edgewise, tmp_path):
+    folder = write_fake_encoder_bundle(
+        tmp_path / "b", tasks=("token-classify",), labels=("O", "B-PER", "I-PER")
+    )
+    text = "Ada met Bo in Rome"
+    with load(folder) as model:
+        (expected,) = model.token_classify([text])
+    assert 0 < len(expected) < 5
+    value = json.loads(edgewise("run", folder, text, "--json").out)
+    assert [span["text"] for span in value["spans"]] == [span.text for span in expected]
+    first, empty, *rows = edgewise("run", folder, text).out.splitlines()
+    marked = text
+    for span in reversed(expected):
+        marked = f"{marked[: span.start]}[{span.text}]{marked[span.end :]}"
+    assert (first, empty) == (marked, "")
+    assert [row.split()[-3:-1] for row in rows] == [
+        [span.label, f"{span.probability:.1%}"] for span in expected
+    ]
+    pair = edgewise("run", folder, "x", "--text-pair", "y").mistake()
+    assert "takes texts one by one; a pair was given" in pair

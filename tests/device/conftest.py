@@ -29,7 +29,11 @@ from paho.mqtt.properties import Properties
 
 from edgewise.device.agent import Agent
 from edgewise.device.agent_settings import AgentSettings
+from edgewise.device.backoff import Backoff
+from edgewise.device.broker_address import BrokerAddress
+from edgewise.device.connection import Connection
 from edgewise.device.embedded_broker import EmbeddedBroker
+from edgewise.device.transport import ConnectOptions, Subscription
 from edgewise.runtime.generation import Piece, Statistics
 from edgewise.runtime.options import GenerationOptions
 
@@ -233,6 +237,38 @@ def broker(request: pytest.FixtureRequest) -> RunningBroker:
 def mosquitto_5(shared_mosquitto: Mosquitto) -> RunningBroker:
     port = shared_mosquitto.port
     return RunningBroker(f"mqtt://127.0.0.1:{port}", port, "5")
+
+
+# Our connection
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Connection]]:
+    """Make a connection; it is closed with the test."""
+    with ExitStack() as stack:
+
+        def start(
+            port: int,
+            *filters: str,
+            name: str = "tester",
+            user: str | None = None,
+            password: str | None = None,
+            options: dict[str, Any] | None = None,
+            **more: Any,
+        ) -> Connection:
+            address = BrokerAddress("127.0.0.1", port, user=user, password=password)
+            more.setdefault("backoff", Backoff(first_seconds=0.05, maximum_seconds=0.2))
+            connection = Connection(
+                address,
+                ConnectOptions(name, **(options or {})),
+                subscriptions=[Subscription(one) for one in filters],
+                **more,
+            )
+            stack.callback(connection.close, 0.5)
+            connection.start()
+            return connection
+
+        yield start
 
 
 # A client that is not ours

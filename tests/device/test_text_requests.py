@@ -106,6 +106,18 @@ def test_every_question_of_the_requester(broker: Any, converse: Any, guesser: An
         ]
 
 
+def test_labelled_parts_of_texts(mosquitto_5: Any, converse: Any, tmp_path: Path) -> None:
+    labels = ("O", "B-PER", "I-PER")
+    folder = write_fake_encoder_bundle(tmp_path / "b", tasks=("token-classify",), labels=labels)
+    with load(folder) as model, Requester(mosquitto_5.url, client="reader") as requester:
+        talk = converse(mosquitto_5, answering=model)
+        (found,) = requester.tokens(talk.device, ["Ada met Bo in Rome"])
+        (expected,) = model.token_classify(["Ada met Bo in Rome"])
+        talk.agent.stop()
+    assert len(found) > 0
+    assert [vars(span) for span in found] == [vars(span) for span in expected]
+
+
 def test_the_requester_classifies(mosquitto_5: Any, converse: Any, classifier: Any) -> None:
     talk = converse(mosquitto_5, answering=classifier)
     texts = [f"text {number}" for number in range(20)]
