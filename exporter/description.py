@@ -16,7 +16,9 @@ import tokenizers
 
 from edgewise.exporter.abilities import abilities_of
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
+from edgewise.exporter.image_processing import image_layout
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
+from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.probes import CHAT_MESSAGES, probe_texts
 from edgewise.exporter.targets import GraphNames, Target
@@ -26,6 +28,7 @@ from edgewise.runtime.bundle import (
     BundleFile,
     CacheLayout,
     ChatSample,
+    ImageLayout,
     Manifest,
     Origin,
     SamplingDefaults,
@@ -81,6 +84,7 @@ def describe(
         outputs=names.outputs,
         labels=abilities.labels,
         pooling=abilities.pooling,
+        image=_image_layout(checkpoint, plan),
         files=files,
         tokens=tokens,
         probes=(),
@@ -118,6 +122,12 @@ def _cache_layout(plan: ExportPlan, names: GraphNames) -> CacheLayout | None:
         present_key_name=names.present[0],
         present_value_name=names.present[1],
     )
+
+
+def _image_layout(checkpoint: Checkpoint, plan: ExportPlan) -> ImageLayout | None:
+    if not isinstance(plan.configuration, VisionLanguageConfiguration):
+        return None
+    return image_layout(checkpoint.image_processor, plan.configuration.vision)
 
 
 def _with_forced(tokens: SpecialTokens, checkpoint: Checkpoint, plan: ExportPlan) -> SpecialTokens:

@@ -100,6 +100,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerFiles
     pooling: Pooling | None = None  # which states make a text's vector, if it says so
+    image_processor: Mapping[str, Any] = field(default_factory=dict)  # of preprocessor_config.json
     close: Callable[[], None] = field(default=_nothing_to_close, repr=False, compare=False)
 
     def __enter__(self) -> Self:
