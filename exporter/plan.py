@@ -20,7 +20,7 @@ from edgewise.firmware_profiles import Profile, RecipeChoice
 
 RuntimeName = Literal["onnx", "tflite", "litertlm"]
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version writes
-HEAD_SIZE_MULTIPLE = 16  # features; onnxruntime's GroupQueryAttention rotates only such heads
+HEAD_SIZE_MULTIPLE = 8  # features; onnxruntime's GroupQueryAttention takes only such heads
 
 
 class PlanError(EdgewiseError):
@@ -121,8 +121,9 @@ def make_plan(
         {name: tensor.shape for name, tensor in tensors.items()},
         definition.ignored,
     )
-    _check_head_size(configuration)
     chosen_runtime = _available_runtime(profile, runtime)
+    if chosen_runtime == "onnx":
+        _check_head_size(configuration)
     # LiteRT-LM computes with LiteRT: the same formats, the same memory.
     engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
     return ExportPlan(
@@ -142,8 +143,8 @@ def _check_head_size(configuration: DecoderConfiguration) -> None:
     if configuration.head_size % HEAD_SIZE_MULTIPLE:
         raise PlanError(
             f"the attention heads of this model have {configuration.head_size} features; "
-            f"onnxruntime rotates heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
-            "Choose another checkpoint"
+            f"onnxruntime attends to heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
+            "Choose another runtime (--format tflite)"
         )
 
 

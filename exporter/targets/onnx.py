@@ -29,9 +29,13 @@ NAMES = GraphNames((INPUT_IDS, ATTENTION_MASK), PAST_NAMES, PRESENT_NAMES)
 
 
 def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
-    """Return the first onnxruntime with every operator form of the graphs."""
-    del plan
-    return {"onnxruntime": "1.23"}
+    """Return the first onnxruntime with every operator form of the graphs.
+
+    Before 1.24 a window reached one token further.
+    """
+    windows = (window for window in plan.configuration.windows if window is not None)
+    has_window = any(window < plan.context_length for window in windows)
+    return {"onnxruntime": "1.24" if has_window else "1.23"}
 
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
