@@ -94,7 +94,7 @@ def agent(
         require_extra("demo", "The embedded broker")
     from edgewise.device import Agent, BrokerAddress, EmbeddedBroker
     from edgewise.device.topics import DeviceTopics
-    from edgewise.runtime import load
+    from edgewise.runtime import LanguageModel, SequenceModel, TaskError, load
 
     # What is mistyped is told before a model is loaded, which may take long.
     DeviceTopics(root, device)
@@ -109,6 +109,8 @@ def agent(
             console.say(f"The embedded broker listens on {url}.")
         with console.status("Loading the model"):
             model = stack.enter_context(load(bundle, threads=threads, context_length=context))
+        if not isinstance(model, LanguageModel | SequenceModel):
+            raise TaskError(f"{model.manifest.model_id} generates no text.")
         running = Agent(model, broker=url, device=device, root=root, protocol=protocol, tls=files)
         console.say(f"{device} answers with {model.manifest.model_id}; Ctrl-C ends it.")
         running.run()

@@ -11,13 +11,13 @@ from edgewise.cli import console, interrupts
 from edgewise.cli.progress import StageBars
 
 if TYPE_CHECKING:
-    from edgewise.runtime import GenerationOptions, LanguageModel, Piece
+    from edgewise.runtime import GenerationOptions, LanguageModel, Piece, SequenceModel
 
 Prompt = str | list[dict[str, str]]
 
 
 def pieces_of(
-    model: LanguageModel, prompt: Prompt, options: GenerationOptions
+    model: LanguageModel | SequenceModel, prompt: Prompt, options: GenerationOptions
 ) -> Generator[Piece, None, None]:
     """Generate, showing at a terminal how much of the prompt has been read.
 

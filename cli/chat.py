@@ -17,14 +17,16 @@ from edgewise.cli.answer import Prompt, pieces_of
 from edgewise.common.errors import EdgewiseError
 
 if TYPE_CHECKING:
-    from edgewise.runtime import GenerationOptions, LanguageModel
+    from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel
 
 HELP = "Type a message. /clear begins anew, Ctrl-C cuts an answer short, Ctrl-D ends."
 CLEAR = "/clear"
 ASK = "> "
 
 
-def chat(model: LanguageModel, options: GenerationOptions, system: str | None) -> None:
+def chat(
+    model: LanguageModel | SequenceModel, options: GenerationOptions, system: str | None
+) -> None:
     """Hold a conversation until the end of standard input.
 
     Args:
@@ -65,7 +67,9 @@ def _read_line() -> str | None:
         return None
 
 
-def _answer(model: LanguageModel, options: GenerationOptions, prompt: Prompt) -> str:
+def _answer(
+    model: LanguageModel | SequenceModel, options: GenerationOptions, prompt: Prompt
+) -> str:
     """Stream an answer and return its text, as far as it came."""
     texts: list[str] = []
     pieces = pieces_of(model, prompt, options)

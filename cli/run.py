@@ -61,8 +61,14 @@ def run(
     Without PROMPT, or with -, standard input is the prompt; at a terminal a conversation begins
     instead. The text goes to stdout as it is made, the figures to stderr.
     """
-    from edgewise.runtime import GenerationOptions, load
-    from edgewise.runtime.sessions.decoder import collect
+    from edgewise.runtime import (
+        GenerationOptions,
+        LanguageModel,
+        SequenceModel,
+        TaskError,
+        load,
+    )
+    from edgewise.runtime.sessions.answer import collect
 
     options = GenerationOptions(**generation_settings(generation))
     text = console.read_prompt(prompt)
@@ -72,6 +78,8 @@ def run(
     with console.status("Loading the model"):
         model = load(bundle, threads=threads, context_length=context)
     with model:
+        if not isinstance(model, LanguageModel | SequenceModel):
+            raise TaskError(f"{model.manifest.model_id} generates no text.")
         if given is None:
             chat(model, options, system)
         elif as_json and stream:

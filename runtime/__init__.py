@@ -1,8 +1,9 @@
 """Bundle to tokens: what a device needs to answer requests.
 
-``load(bundle)`` gives a `LanguageModel` with ``stream`` and ``generate``. Importing this package is
-cheap: the names below are imported when they are first used, so that a program that only reads a
-manifest loads no tokenizer and no engine.
+``load(bundle)`` gives what the bundle's family is: a `LanguageModel` or a `SequenceModel` with
+``stream`` and ``generate``, or an `EncoderModel` with ``embed``, ``classify`` and ``fill_mask``.
+Importing this package is cheap: the names below are imported when they are first used, so that a
+program that only reads a manifest loads no tokenizer and no engine.
 """
 
 from __future__ import annotations
@@ -12,29 +13,41 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgewise.runtime.bundle import Bundle, BundleError, Manifest, open_bundle
+    from edgewise.runtime.encoder_model import EncoderModel
     from edgewise.runtime.generation import Generation, Piece, Statistics
-    from edgewise.runtime.model import LanguageModel, load
+    from edgewise.runtime.language_model import LanguageModel
+    from edgewise.runtime.loading import load
+    from edgewise.runtime.model import ModelError, TaskError
     from edgewise.runtime.options import GenerationOptions, OptionsError
+    from edgewise.runtime.sequence_model import SequenceModel
 
 __all__ = [
     "Bundle",
     "BundleError",
+    "EncoderModel",
     "Generation",
     "GenerationOptions",
     "LanguageModel",
     "Manifest",
+    "ModelError",
     "OptionsError",
     "Piece",
+    "SequenceModel",
     "Statistics",
+    "TaskError",
     "load",
     "open_bundle",
 ]
 
 _MODULES = {
     "bundle": ("Bundle", "BundleError", "Manifest", "open_bundle"),
+    "encoder_model": ("EncoderModel",),
     "generation": ("Generation", "Piece", "Statistics"),
-    "model": ("LanguageModel", "load"),
+    "language_model": ("LanguageModel",),
+    "loading": ("load",),
+    "model": ("ModelError", "TaskError"),
     "options": ("GenerationOptions", "OptionsError"),
+    "sequence_model": ("SequenceModel",),
 }
 
 

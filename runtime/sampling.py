@@ -41,18 +41,33 @@ class LogitsError(EdgewiseError):
 class Sampler:
     """Chooses tokens for one generation."""
 
-    def __init__(self, settings: SamplingSettings, prompt_ids: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        prompt_ids: Iterable[int] = (),
+        *,
+        sampled_vocabulary: int | None = None,
+    ) -> None:
         """Seed the generator.
 
         Args:
             settings: What to apply; see `GenerationOptions.sampling`.
             prompt_ids: The prompt's token ids, for the repetition penalty.
+            sampled_vocabulary: Ids from here on are padding rows, never chosen; None: there are
+                none.
         """
+        self._vocabulary = sampled_vocabulary
         self._settings = settings
         self._penalizes = settings.repetition_penalty != 1.0
         self._greedy = settings.temperature == 0.0
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
-        self._seen = set(prompt_ids) if self._penalizes else set()
+        self._seen: set[int] = set()
+        if self._penalizes:
+            self._seen.update(
+                token
+                for token in prompt_ids
+                if sampled_vocabulary is None or token < sampled_vocabulary
+            )
         self._seen_ids = np.fromiter(self._seen, np.int64, len(self._seen))
 
     def sample(self, logits: NDArray[np.float32]) -> int:
@@ -67,6 +82,7 @@ class Sampler:
         Raises:
             LogitsError: The largest logit is NaN or infinite.
         """
+        logits = logits[: self._vocabulary]
         if self._penalizes:
             logits = penalize(logits, self._seen_ids, self._settings.repetition_penalty)
         if self._greedy:

@@ -13,12 +13,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.model import LanguageModel, backend_factory, load
+from edgewise.runtime.engines import engine_factory
+from edgewise.runtime.language_model import LanguageModel
+from edgewise.runtime.loading import load
+from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
 
@@ -44,14 +48,18 @@ def load_for_timing(path: str | os.PathLike[str], *, threads: int | None = None)
     """
     engines: list[tuple[Backend, int]] = []
 
-    def factory(bundle: Bundle, *, threads: int, slots: int, capacity: int) -> Backend:
-        engine = backend_factory(bundle.manifest)(
-            bundle, threads=threads, slots=slots, capacity=capacity
-        )
+    def factory(bundle: Bundle, *, threads: int, capacity: int, **more: Any) -> Any:
+        make = engine_factory(bundle.manifest)
+        engine = make(bundle, threads=threads, capacity=capacity, **more)
         engines.append((engine, threads))
         return engine
 
     model = load(path, threads=threads, backend=factory)
+    if not isinstance(model, LanguageModel):
+        model.close()
+        raise ModelError(
+            f"{model.manifest.model_id} is an {model.manifest.family}; accepted here: a decoder"
+        )
     engine, used_threads = engines[0]
     return TimedModel(model, engine, used_threads)
 

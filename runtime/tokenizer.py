@@ -110,6 +110,11 @@ class Tokenizer:
         """Return the whole text of some ids, special tokens left out."""
         return self._inner.decode(list(token_ids), skip_special_tokens=True)
 
+    def text_of(self, token_id: int) -> str | None:
+        """Return how a token is written in a text, as "[MASK]" is; None where there is none."""
+        text: str | None = self._inner.id_to_token(token_id)
+        return text
+
     def detokenizer(self, *, continues: bool = False) -> Detokenizer:
         """Begin the text of a generation; see `Detokenizer`."""
         return Detokenizer(self._token_bytes, continues=continues)

@@ -13,8 +13,8 @@ import numpy as np  # noqa: E402
 
 from edgewise.common.process_memory import anonymous_rss_bytes, peak_rss_bytes  # noqa: E402
 from edgewise.runtime.bundle import open_bundle  # noqa: E402
+from edgewise.runtime.engines import engine_factory  # noqa: E402
 from edgewise.runtime.kv_cache import SlotTable  # noqa: E402
-from edgewise.runtime.model import backend_factory  # noqa: E402
 from edgewise.runtime.sessions.decoder import generate_step  # noqa: E402
 from edgewise.runtime.tokenizer import Tokenizer  # noqa: E402
 
@@ -25,7 +25,7 @@ def main() -> int:
     bundle = open_bundle(model)
     Tokenizer.open(bundle)  # part of a cold start, as in the other engines
     capacity = min(bundle.manifest.context_length, prompt_tokens + new_tokens + 8)
-    factory = backend_factory(bundle.manifest)
+    factory = engine_factory(bundle.manifest)
     backend = factory(bundle, threads=threads, slots=1, capacity=capacity)
     slots = SlotTable(1, backend.capacity)
     random = np.random.default_rng(0)

@@ -11,7 +11,9 @@ row beyond the slots), and padding is really written behind the real tokens, as 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.strict_json import decode_object, read_dataclass
+
+Graph = TypeVar("Graph")
 
 _MASK = (1 << 64) - 1
 _LOGIT_RANGE = 8.0  # hashed logits are spread evenly over -8..8
@@ -72,14 +76,7 @@ class FakeBackend:
             BackendError: It is not the JSON of a `FakeGraph`.
         """
         del threads
-        problems: list[str] = []
-        try:
-            value = decode_object(bundle.file("graph").read_bytes())
-            graph = read_dataclass(FakeGraph, value, "graph", problems)
-        except (OSError, ValueError) as error:
-            raise BackendError(f"the fake graph of {bundle.path} is not usable: {error}") from error
-        if graph is None:
-            raise BackendError(f"the fake graph of {bundle.path} is wrong: {'; '.join(problems)}")
+        graph = read_graph(FakeGraph, bundle)
         size = bundle.manifest.vocabulary_size
         return cls(vocabulary_size=size, slots=slots, capacity=capacity, graph=graph)
 
@@ -146,16 +143,16 @@ class FakeBackend:
         if not all(0 <= token < self.vocabulary_size for token in token_ids[:count]):
             raise ValueError(f"a token of {token_ids} is outside the vocabulary")
         history[past:] = token_ids
-        return self.logits_after(history[: past + count])
+        return self.logits_after([*self._source_of(slot), *history[: past + count]])
+
+    def _source_of(self, slot: int) -> Sequence[int]:
+        """Return what the slot has read before its own tokens; see FakeEncoderDecoderBackend."""
+        del slot
+        return ()
 
     def logits_after(self, history: list[int]) -> NDArray[np.float32]:
         """Return the logits [vocabulary] that follow a whole history of token ids."""
-        state = self._graph.seed & _MASK
-        for token in history:
-            state = _mix((state * 0x9E3779B97F4A7C15 + token + 1) & _MASK)
-        mixed = _mix_array(np.arange(self.vocabulary_size, dtype=np.uint64) + np.uint64(state))
-        unit = (mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
-        logits = (unit * 2 - 1) * np.float32(_LOGIT_RANGE)
+        logits = hashed(history, self.vocabulary_size, seed=self._graph.seed)
         favourite = self._favourite(history)
         if favourite is not None:
             logits[favourite] = _FAVOURITE_LOGIT
@@ -167,6 +164,34 @@ class FakeBackend:
             return None
         position = history[::-1].index(after)  # tokens since its last occurrence
         return self._graph.reply[position] if position < len(self._graph.reply) else None
+
+
+def read_graph(kind: type[Graph], bundle: Bundle) -> Graph:
+    """Read the graph file of a fake bundle.
+
+    Raises:
+        BackendError: It is not the JSON of that dataclass.
+    """
+    problems: list[str] = []
+    try:
+        value = decode_object(bundle.file("graph").read_bytes())
+        graph = read_dataclass(kind, value, "graph", problems)
+    except (OSError, ValueError) as error:
+        raise BackendError(f"the fake graph of {bundle.path} is not usable: {error}") from error
+    if graph is None:
+        raise BackendError(f"the fake graph of {bundle.path} is wrong: {'; '.join(problems)}")
+    return graph
+
+
+def hashed(history: Sequence[int], count: int, *, seed: int) -> NDArray[np.float32]:
+    """Return ``count`` numbers, spread evenly over -8..8, that a whole history decides."""
+    state = seed & _MASK
+    for token in history:
+        state = _mix((state * 0x9E3779B97F4A7C15 + token + 1) & _MASK)
+    mixed = _mix_array(np.arange(count, dtype=np.uint64) + np.uint64(state))
+    unit = (mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+    result: NDArray[np.float32] = (unit * 2 - 1) * np.float32(_LOGIT_RANGE)
+    return result
 
 
 def _mix(value: int) -> int:

@@ -12,32 +12,21 @@ does not depend on the token is prepared before the loop.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Generator, Sequence
-from time import perf_counter
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.runtime.backends.protocol import Backend
-from edgewise.runtime.generation import FinishReason, Generation, Piece, Statistics
+from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.kv_cache import SlotTable
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sampling import Sampler
-from edgewise.runtime.stop import StopTexts
+from edgewise.runtime.sessions.answer import Step, collect, pieces_of, stop_texts
 from edgewise.runtime.tokenizer import Tokenizer
 
 PREFILL_CHUNK = 256  # tokens of the prompt in one step
-
-
-class Step(NamedTuple):
-    """What one step of the engine gave."""
-
-    token_id: int | None  # None: a chunk of the prompt was read and more follows
-    finished: FinishReason | None
 
 
 def generate_step(
@@ -117,12 +106,12 @@ class DecoderSession:
         Args:
             backend: The engine.
             tokenizer: Of the same bundle.
-            manifest: Of the same bundle; its end tokens and sampling defaults are used.
+            manifest: Of the same bundle; its end tokens, stop texts and sampling defaults are used.
             prefill_chunk: Tokens of the prompt in one step, at least 1.
         """
         self._backend = backend
         self._tokenizer = tokenizer
-        self._defaults = manifest.defaults
+        self._manifest = manifest
         self._end_ids = frozenset(manifest.tokens.end)
         self._prefill_chunk = prefill_chunk
         self.slots = SlotTable(backend.slots, backend.capacity)
@@ -139,7 +128,7 @@ class DecoderSession:
 
         Args:
             prompt_ids: As `generate_step` takes them.
-            options: What to generate; ``raw`` has no meaning here.
+            options: What to generate; ``raw`` leaves out the bundle's stop texts.
             continues: The answer continues the prompt's text; see `Detokenizer`.
             encoding_seconds: What making the prompt's ids took; part of the time to first token.
 
@@ -147,58 +136,26 @@ class DecoderSession:
             ContextError: The prompt is empty or longer than the context.
             NoFreeSlotError: Every slot is held.
         """
-        begin = perf_counter()
+        sampler = Sampler(
+            options.sampling(self._manifest.defaults),
+            prompt_ids,
+            sampled_vocabulary=self._manifest.sampled_vocabulary,
+        )
         steps = generate_step(
             self._backend,
             self.slots,
             prompt_ids,
-            Sampler(options.sampling(self._defaults), prompt_ids).sample,
+            sampler.sample,
             max_tokens=options.max_tokens,
             end_ids=self._end_ids,
             prefill_chunk=self._prefill_chunk,
         )
-        detokenizer = self._tokenizer.detokenizer(continues=continues)
-        stop = StopTexts(options.stop)
-        generated = 0
-        spent = encoding_seconds  # seconds, the consumer's left out
-        first = 0.0  # seconds until the first token
-        with contextlib.closing(steps):
-            for token_id, step_finished in steps:
-                if token_id is None:
-                    spent += perf_counter() - begin
-                    yield Piece("", ())
-                    begin = perf_counter()
-                    continue
-                generated += 1
-                token_ids = (token_id,)
-                finished = step_finished
-                text = "" if step_finished == "stop" else detokenizer.push(token_id)
-                if step_finished is not None:
-                    text += detokenizer.finish()
-                text, stopped = stop.push(text)
-                if stopped:
-                    finished = "stop"
-                elif step_finished is not None:
-                    text += stop.finish()
-                spent += perf_counter() - begin
-                if generated == 1:
-                    first = spent
-                if finished is not None:
-                    break
-                yield Piece(text, token_ids)
-                begin = perf_counter()
-        yield Piece(
-            text,
-            token_ids,
-            finished,
-            Statistics(
-                prompt_tokens=len(prompt_ids),
-                generated_tokens=generated,
-                time_to_first_token_seconds=first,
-                prefill_tokens_per_second=_rate(len(prompt_ids), first),
-                decode_tokens_per_second=_rate(generated - 1, spent - first),
-                peak_rss_bytes=peak_rss_bytes(),
-            ),
+        return pieces_of(
+            steps,
+            self._tokenizer.detokenizer(continues=continues),
+            stop_texts(options, self._manifest),
+            prompt_tokens=len(prompt_ids),
+            encoding_seconds=encoding_seconds,
         )
 
     def generate(
@@ -206,22 +163,3 @@ class DecoderSession:
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt_ids, options, continues=continues))
-
-
-def collect(pieces: Generator[Piece, None, None]) -> Generation:
-    """Put the pieces of a whole generation together."""
-    texts: list[str] = []
-    token_ids: list[int] = []
-    with contextlib.closing(pieces):
-        for piece in pieces:
-            texts.append(piece.text)
-            token_ids += piece.token_ids
-            if piece.finished is not None and piece.statistics is not None:
-                return Generation(
-                    "".join(texts), tuple(token_ids), piece.finished, piece.statistics
-                )
-    raise ValueError("the pieces end before the generation has finished")
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0

@@ -22,6 +22,7 @@ STATISTICS = {
     "prefill_tokens_per_second": float,
     "decode_tokens_per_second": float,
     "peak_rss_bytes": int,
+    "reused_tokens": int,
 }
 
 

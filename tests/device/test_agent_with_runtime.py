@@ -11,7 +11,7 @@ from edgewise.device.agent import Agent
 from edgewise.device.errors import RequestFailedError
 from edgewise.device.requester import Requester
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
-from edgewise.runtime.model import load
+from edgewise.runtime.loading import load
 from edgewise.runtime.options import GenerationOptions
 
 REPLY = "Paris ist schön 👩‍👩‍👧, 猫!"

@@ -12,8 +12,9 @@ from edgewise.runtime.generation import Piece
 from edgewise.runtime.kv_cache import ContextError, NoFreeSlotError, SlotTable
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sampling import LogitsError
-from edgewise.runtime.sessions import decoder
-from edgewise.runtime.sessions.decoder import DecoderSession, Step, collect, generate_step
+from edgewise.runtime.sessions import answer
+from edgewise.runtime.sessions.answer import Step, collect
+from edgewise.runtime.sessions.decoder import DecoderSession, generate_step
 from edgewise.runtime.tokenizer import Tokenizer
 
 VOCABULARY = 40
@@ -180,7 +181,7 @@ def test_stream_gives_whole_characters_and_figures_at_the_end(session, prompt):
 def test_figures_leave_the_consumers_time_out(session, prompt, monkeypatch):
     """A clock that the engine moves by 1 s a step, and the consumer by 1000 s a piece."""
     now = [0.0]
-    monkeypatch.setattr(decoder, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(answer, "perf_counter", lambda: now[0])
     step = session._backend.step
 
     def slow_step(*arguments):

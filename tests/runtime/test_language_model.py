@@ -1,19 +1,18 @@
-import json
 import threading
 
 import pytest
 
 import edgewise.runtime
 from edgewise.common.errors import EdgewiseError
-from edgewise.firmware_profiles import physical_cores
 from edgewise.runtime.backends.fake import FakeBackend
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
-from edgewise.runtime.bundle import BundleError, SamplingDefaults
+from edgewise.runtime.bundle import SamplingDefaults
 from edgewise.runtime.chat import ChatError
 from edgewise.runtime.kv_cache import ContextError
-from edgewise.runtime.model import ModelError, load
+from edgewise.runtime.loading import load
+from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import GenerationOptions, OptionsError
-from edgewise.runtime.sessions import decoder
+from edgewise.runtime.sessions import answer
 
 REPLY = "The capital of France is Paris 🙂."
 LONG = GenerationOptions(max_tokens=99)
@@ -23,17 +22,6 @@ LONG = GenerationOptions(max_tokens=99)
 def model(fake_bundle):
     with load(fake_bundle) as model:
         yield model
-
-
-class Recorder:
-    """A backend factory that remembers what it was called with."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, bundle, **arguments):
-        self.calls.append(arguments)
-        return FakeBackend.open(bundle, **arguments)
 
 
 def test_text_and_messages_give_the_same_chat(model):
@@ -117,45 +105,12 @@ def test_the_bundles_sampling_is_the_default(tmp_path):
         assert len(set(texts)) == 3
 
 
-def test_arguments_reach_the_engine(fake_bundle):
-    recorder = Recorder()
-    load(fake_bundle, backend=recorder, threads=3, context_length=40).close()
-    load(fake_bundle, backend=recorder).close()
-    assert recorder.calls == [
-        {"threads": 3, "slots": 1, "capacity": 40},
-        {"threads": min(1, physical_cores()), "slots": 1, "capacity": 256},
-    ]
-
-
-def test_threads_are_the_profiles_but_no_more_than_the_cores(fake_bundle, tmp_path):
-    folder = write_fake_bundle(tmp_path / "b")
-    path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 1000}))
-    recorder = Recorder()
-    load(folder, backend=recorder).close()
-    assert recorder.calls[0]["threads"] == physical_cores()
-
-
 def test_a_shorter_context(fake_bundle):
     with load(fake_bundle, context_length=10) as model:
         assert model.context_length == 10
         with pytest.raises(ContextError, match="the prompt has 11 tokens, the context holds 10"):
             model.stream("12345678")
         assert len(model.generate("1234", LONG).token_ids) == 10 - 7 + 1
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"context_length": 257}, {"context_length": 0}, {"context_length": 1.5},
-        {"threads": 0}, {"threads": -1}, {"threads": 1025}, {"threads": True},
-        {"prefill_chunk": 0},
-    ],
-)  # fmt: skip
-def test_arguments_outside_what_is_accepted(fake_bundle, arguments):
-    (name,) = arguments
-    with pytest.raises(OptionsError, match=f"{name} is .*; accepted: a whole number from 1 to"):
-        load(fake_bundle, **arguments)
 
 
 def test_the_prompt_is_read_in_chunks(fake_bundle):
@@ -276,36 +231,9 @@ def test_a_generator_held_after_its_last_piece_blocks_nobody(model):
     assert next(stream, None) is None
 
 
-def test_damage_and_mismatch_are_found_at_load(tmp_path):
-    folder = write_fake_bundle(tmp_path / "b")
-    template = folder / "chat_template.jinja"
-    source = template.read_text()
-    template.write_text(source.replace("|>{{", "|>\n{{"))
-    with pytest.raises(BundleError, match=r"chat_template\.jinja has \d+ bytes"):
-        load(folder)
-    template.write_text(source.replace("endfor", "endfox"))
-    with pytest.raises(BundleError, match="has another content"):
-        load(folder, verify_hashes=True)
-    with pytest.raises(ChatError, match="is no Jinja template"):
-        load(folder)
-    template.write_text(source.replace("<|end|>", "<|dne|>"))
-    with pytest.raises(ChatError, match="renders its sample as"):
-        load(folder)
-
-
-def test_versions_are_checked(tmp_path):
-    folder = write_fake_bundle(tmp_path / "b")
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["minimum_versions"]["tokenizers"] = "999"
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=r"needs at least tokenizers 999 \(here: 0"):
-        load(folder)
-
-
 def test_waiting_for_a_turn_is_no_time_to_first_token(model, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(decoder, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(answer, "perf_counter", lambda: now[0])
     stream = model.stream("Hi", LONG)
     next(stream)
     results = []
@@ -317,3 +245,29 @@ def test_waiting_for_a_turn_is_no_time_to_first_token(model, monkeypatch):
     stream.close()
     thread.join()
     assert results[0].statistics.time_to_first_token_seconds < 1000.0
+
+
+def test_stop_texts_of_the_prompt_format_end_what_is_not_raw(tmp_path):
+    with load(write_fake_bundle(tmp_path / "b", stop=(" France", "never"))) as model:
+        assert model.generate("Hi", LONG).text == "The capital of"
+        sooner = GenerationOptions(max_tokens=99, stop=("ca",))
+        assert model.generate("Hi", sooner).text == "The "
+        raw = GenerationOptions(max_tokens=99, raw=True)
+        assert model.generate("<|assistant|>", raw).text == REPLY
+
+
+def test_padding_rows_of_the_vocabulary_are_never_sampled(tmp_path):
+    folder = write_fake_bundle(tmp_path / "b", chat=False, sampled_vocabulary=20)
+    prompt = "xyz" * 10  # ids that are padding here, which a repetition penalty must not trip over
+    for options in (
+        {"temperature": 0},
+        {"temperature": 100.0},
+        {"temperature": 5.0, "top_k": 200},
+        {"temperature": 5.0, "top_p": 0.99},
+        {"temperature": 5.0, "min_p": 1e-6},
+        {"temperature": 5.0, "repetition_penalty": 1.5},
+    ):
+        with load(folder) as model:
+            result = model.generate(prompt, GenerationOptions(max_tokens=60, seed=1, **options))
+            assert max(result.token_ids) < 20
+            assert min(result.token_ids) >= 0

@@ -1,0 +1,60 @@
+"""Which class runs the graphs of a bundle: a line for each family and runtime.
+
+Rule: only the module of the engine that is used is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from edgewise.runtime import backends
+from edgewise.runtime.bundle import Bundle, Family, Manifest, RuntimeName
+from edgewise.runtime.model import ModelError
+
+_ENGINES: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
+    ("decoder", "onnx"): ("onnx", "OnnxBackend"),
+    ("decoder", "tflite"): ("litert", "LitertBackend"),
+    ("decoder", "fake"): ("fake", "FakeBackend.open"),
+    ("encoder", "onnx"): ("onnx_encoder", "OnnxEncoderBackend.open"),
+    ("encoder", "tflite"): ("litert_encoder", "LitertEncoderBackend.open"),
+    ("encoder", "fake"): ("fake_encoder", "FakeEncoderBackend.open"),
+    ("encoder_decoder", "onnx"): ("onnx_encoder", "OnnxEncoderDecoderBackend.open"),
+    ("encoder_decoder", "tflite"): ("litert_encoder", "LitertEncoderDecoderBackend.open"),
+    ("encoder_decoder", "fake"): ("fake_encoder", "FakeEncoderDecoderBackend.open"),
+}
+
+
+class EngineFactory(Protocol):
+    """Makes the engine of a bundle; what it fulfils in protocol.py follows from the family."""
+
+    def __call__(self, bundle: Bundle, *, threads: int, capacity: int, **more: Any) -> Any:
+        """Load the engine.
+
+        Args:
+            bundle: The opened bundle.
+            threads: Threads that compute one call.
+            capacity: Tokens of a sequence; of an encoder-decoder, of its answer.
+            more: ``slots``, sequences that are held at once, where the family has a cache.
+        """
+
+
+def engine_factory(manifest: Manifest) -> EngineFactory:
+    """Return the engine that the manifest names.
+
+    Raises:
+        ModelError: The bundle is for another program, or no engine runs its family.
+    """
+    if manifest.runtime == "litertlm":
+        raise ModelError(
+            f"the bundle of {manifest.model_id} is for LiteRT-LM: run its .litertlm file with"
+            " `litert-lm run`, or export with --format tflite for this runtime"
+        )
+    found = _ENGINES.get((manifest.family, manifest.runtime))
+    if found is None:
+        accepted = [runtime for family, runtime in _ENGINES if family == manifest.family]
+        raise ModelError(
+            f"no engine runs {manifest.model_id}, a {manifest.family} for {manifest.runtime};"
+            f" accepted for this family: {', '.join(accepted) or 'none yet'}"
+        )
+    return cast("EngineFactory", backends.find(*found))

@@ -1,0 +1,118 @@
+"""A decoder that answers: what an application holds for chat and for continuing a text.
+
+Rules: texts and messages become ids by the bundle's chat template unless the options say raw. The
+stop texts of the bundle's prompt format end every answer that is not raw, beside the caller's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from time import perf_counter
+
+from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.chat import ChatError, ChatTemplate, check_messages
+from edgewise.runtime.generation import Generation, Piece
+from edgewise.runtime.model import Model
+from edgewise.runtime.options import GenerationOptions, OptionsError
+from edgewise.runtime.sessions.answer import collect
+from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
+from edgewise.runtime.tokenizer import Tokenizer
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class LanguageModel(Model):
+    """A bundle of the family "decoder" with its engine, ready to generate."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        *,
+        prefill_chunk: int = PREFILL_CHUNK,
+    ) -> None:
+        """Put the loaded parts together; `edgewise.runtime.load` is what makes them."""
+        super().__init__(bundle, backend, tokenizer)
+        self._backend = backend
+        self._template = template
+        self._session = DecoderSession(
+            backend, tokenizer, bundle.manifest, prefill_chunk=prefill_chunk
+        )
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._backend.capacity
+
+    def stream(
+        self, prompt: str | Messages, options: GenerationOptions | None = None
+    ) -> Generator[Piece, None, None]:
+        """Generate an answer piece by piece; closing the generator cancels.
+
+        Args:
+            prompt: Messages, or a text. With a chat template in the bundle, a text is one user
+                message unless ``options.raw``; without one it is continued as it is.
+            options: How to generate; None: the defaults of `GenerationOptions`.
+
+        Returns:
+            A generator of pieces; the last one has ``finished`` and ``statistics``. It computes
+            nothing before its first ``next``, where it may wait for another generation's end.
+
+        Raises:
+            ChatError: Messages are malformed, the template refuses them, or there is none.
+            OptionsError: Several beams are asked for.
+            ContextError: The prompt is empty or longer than the context; both numbers are given.
+            TaskError: The bundle was not made to generate.
+            ModelError: The model is closed, or (at the first ``next``) this thread has another
+                generation open.
+        """
+        if options is None:
+            options = GenerationOptions()
+        if options.beams > 1:
+            raise OptionsError(
+                f"beams is {options.beams}; accepted by the model {self.manifest.model_id}, a"
+                " decoder: 1. Models that translate or repair a text search with more"
+            )
+        begin = perf_counter()
+        self._require("generate")
+        prompt_ids, continues = self._encode(prompt, raw=options.raw)
+        self._session.slots.check_prompt(len(prompt_ids))
+        encoding_seconds = perf_counter() - begin
+        return self._stream(
+            lambda: self._session.stream(
+                prompt_ids, options, continues=continues, encoding_seconds=encoding_seconds
+            )
+        )
+
+    def generate(
+        self, prompt: str | Messages, options: GenerationOptions | None = None
+    ) -> Generation:
+        """Generate a whole answer; arguments and errors are those of `stream`."""
+        return collect(self.stream(prompt, options))
+
+    def count_tokens(self, prompt: str | Messages, *, raw: bool = False) -> int:
+        """Return how many tokens of the context a prompt takes, with its template.
+
+        Raises:
+            ChatError: As `stream`.
+        """
+        return len(self._encode(prompt, raw=raw)[0])
+
+    def _encode(self, prompt: str | Messages, *, raw: bool) -> tuple[list[int], bool]:
+        """Return the prompt's ids, and whether the answer continues a text."""
+        if isinstance(prompt, str) and (raw or self._template is None):
+            return self.tokenizer.encode(prompt), bool(prompt)
+        if raw:
+            raise ChatError("a raw prompt must be a text, not messages")
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        messages = check_messages(messages)
+        if self._template is None:
+            raise ChatError(
+                f"the bundle of {self.manifest.model_id} has no chat template, so it takes no"
+                " messages: give a text, or export from a checkpoint that has a template"
+            )
+        text = self._template.render(messages)
+        return self.tokenizer.encode(text, add_beginning=False), False

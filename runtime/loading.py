@@ -1,0 +1,95 @@
+"""Loading a bundle: checks, tokenizer, engine, and the kind of model that its family is.
+
+Workflow: `load` opens and checks a bundle, picks the engine that the manifest names, and gives what
+its family is: `LanguageModel`, `SequenceModel` or `EncoderModel`. A new family is a new branch.
+"""
+
+from __future__ import annotations
+
+import os
+
+from edgewise.runtime.bundle import Manifest, open_bundle
+from edgewise.runtime.chat import ChatTemplate
+from edgewise.runtime.encoder_model import EncoderModel
+from edgewise.runtime.engines import EngineFactory, engine_factory
+from edgewise.runtime.language_model import LanguageModel
+from edgewise.runtime.options import OptionsError
+from edgewise.runtime.sequence_model import SequenceModel
+from edgewise.runtime.sessions.decoder import PREFILL_CHUNK
+from edgewise.runtime.tokenizer import Tokenizer
+from edgewise.runtime.versions import check_minimum_versions
+
+THREADS_MAX = 1024
+
+AnyModel = LanguageModel | SequenceModel | EncoderModel
+
+
+def load(
+    bundle_path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    verify_hashes: bool = False,
+    context_length: int | None = None,
+    prefill_chunk: int = PREFILL_CHUNK,
+    backend: EngineFactory | None = None,
+) -> AnyModel:
+    """Load a bundle.
+
+    Args:
+        bundle_path: The bundle's folder.
+        threads: Threads that compute; None: as the profile says, but no more than the machine has
+            physical cores.
+        verify_hashes: Compare the SHA-256 of every file first.
+        context_length: Tokens that prompt and answer may have together (of an encoder a text, of
+            an encoder-decoder the answer); None: all that the bundle allows. Less takes less
+            memory.
+        prefill_chunk: Tokens of a decoder's prompt that are computed at once.
+        backend: Another engine than the manifest names.
+
+    Returns:
+        A `LanguageModel` for a decoder, a `SequenceModel` for an encoder-decoder, an
+        `EncoderModel` for an encoder.
+
+    Raises:
+        BundleError: The bundle is damaged, or something it needs is missing or too old.
+        OptionsError: An argument is outside what is accepted.
+        TokenizerError: The tokenizer does not give the ids the model was exported with.
+        ChatError: The chat template does not render as where the bundle was exported.
+        ModelError: The bundle is for another program.
+        BackendError: The engine can not load the graph.
+    """
+    bundle = open_bundle(bundle_path, verify_hashes=verify_hashes)
+    manifest = bundle.manifest
+    capacity = _within("context_length", context_length, manifest.context_length)
+    prefill_chunk = _within("prefill_chunk", prefill_chunk, 2**31 - 1)
+    if threads is None:
+        threads = _default_threads(manifest)
+    else:
+        _within("threads", threads, THREADS_MAX)
+    check_minimum_versions(manifest.minimum_versions)
+    tokenizer = Tokenizer.open(bundle)
+    template = ChatTemplate.open(bundle)
+    factory = engine_factory(manifest) if backend is None else backend
+    if manifest.family == "encoder":
+        engine = factory(bundle, threads=threads, capacity=capacity)
+        return EncoderModel(bundle, engine, tokenizer)
+    engine = factory(bundle, threads=threads, slots=1, capacity=capacity)
+    if manifest.family == "encoder_decoder":
+        return SequenceModel(bundle, engine, tokenizer)
+    return LanguageModel(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
+
+
+def _default_threads(manifest: Manifest) -> int:
+    from edgewise.firmware_profiles.detect import (  # noqa: PLC0415  # not needed with threads given
+        physical_cores,
+    )
+
+    return max(1, min(manifest.threads, physical_cores()))
+
+
+def _within(name: str, value: int | None, most: int) -> int:
+    if value is None:
+        return most
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise OptionsError(f"{name} is {value!r}; accepted: a whole number from 1 to {most}")
+    return value
