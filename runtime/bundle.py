@@ -31,6 +31,7 @@ from edgewise.runtime.manifest import (
     Task,
     TokenizerProbe,
     decoder_cache,
+    logits_size,
     manifest_from_json,
     manifest_to_json,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "TokenizerProbe",
     "decoder_cache",
     "describe_file",
+    "logits_size",
     "open_bundle",
     "write_manifest",
 ]

@@ -145,7 +145,7 @@ class Manifest:
     cache: CacheLayout | None  # None: an encoder; an encoder-decoder's is of its own tokens
     inputs: tuple[str, ...]  # inputs of "graph" other than the cache
     outputs: tuple[str, ...]  # its results other than the cache
-    labels: tuple[str, ...] = ()  # what a classifier's logits mean, in their order
+    labels: tuple[str, ...] = ()  # what the logits of a classifier or a scorer mean, in their order
     pooling: Literal["mean", "first"] | None = None  # states that make the vector of a text
     image: ImageLayout | None = None
     files: tuple[BundleFile, ...]
@@ -176,6 +176,11 @@ def decoder_cache(manifest: Manifest) -> CacheLayout:
             f"nothing; it was made to {', '.join(manifest.tasks)}"
         )
     return manifest.cache
+
+
+def logits_size(manifest: Manifest) -> int:
+    """Return how many numbers a decoder gives for a token: of its labels, or of all words."""
+    return len(manifest.labels) or manifest.vocabulary_size
 
 
 def manifest_to_json(manifest: Manifest) -> bytes:

@@ -93,7 +93,8 @@ def opened(model: TinyModel, graph: Path) -> Any:
             "float32",
             **(names if graph.suffix == ".tflite" else {}),
         ),
-        vocabulary_size=configuration.outputs,
+        vocabulary_size=configuration.vocabulary_size,
+        labels=configuration.labels,
         execution_providers=("CPUExecutionProvider",),
         minimum_versions={},
     )

@@ -23,7 +23,7 @@ from edgewise.runtime.backends.litert_graphs import Graph, next_graph
 from edgewise.runtime.backends.litert_interpreter import InterpreterEngine
 from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.protocol import BackendError
-from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.bundle import Bundle, logits_size
 
 
 class LitertBackend:
@@ -54,7 +54,7 @@ class LitertBackend:
         """
         self.slots = slots
         self.capacity = capacity
-        self.vocabulary_size = bundle.manifest.vocabulary_size
+        self.vocabulary_size = logits_size(bundle.manifest)
         self._engine = load_engine(
             bundle, threads=threads, slots=slots, capacity=capacity, keep_packed=keep_packed
         )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.backends.protocol import BackendError
-from edgewise.runtime.bundle import Bundle, decoder_cache
+from edgewise.runtime.bundle import Bundle, decoder_cache, logits_size
 
 _ERRORS_ONLY = 3  # onnxruntime's logging severity
 INPUT_IDS = "input_ids"
@@ -50,7 +50,7 @@ class OnnxBackend:
         layout = decoder_cache(manifest)
         self.slots = slots
         self.capacity = capacity
-        self.vocabulary_size = manifest.vocabulary_size
+        self.vocabulary_size = logits_size(manifest)
         self._session = _load_session(bundle, threads)
         shape = (slots, layout.key_value_heads, capacity, layout.head_size)
         self._past_names: list[str] = []

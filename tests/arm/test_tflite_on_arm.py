@@ -48,7 +48,7 @@ from edgewise.runtime.backends.litert import LitertBackend
 from edgewise.runtime.manifest import CacheLayout
 path, layout, vocabulary, context, sequence = json.loads(sys.stdin.read())
 manifest = SimpleNamespace(
-    cache=CacheLayout(**layout), vocabulary_size=vocabulary, minimum_versions={}
+    cache=CacheLayout(**layout), vocabulary_size=vocabulary, labels=(), minimum_versions={}
 )
 bundle = SimpleNamespace(path=Path(path).parent, file=lambda role: Path(path), manifest=manifest)
 backend = LitertBackend(bundle, threads=1, capacity=context, keep_packed=False)

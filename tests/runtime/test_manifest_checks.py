@@ -49,7 +49,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         TRANSLATE | {"runtime": "tflite"},
         TRANSLATE | {"files": files_with(manifest_maker, "encoder")},
         SEE | {"files": files_with(manifest_maker, "vision", "token_embedding")},
-        {"tasks": ("score",), "outputs": ("scores",)},
+        {"tasks": ("score",), "labels": ("correct",)},
         {"sampled_vocabulary": 90, "stop": ("Q:", "\n\n")},
     ):
         assert manifest_maker(**fields).format_version == 2
@@ -82,6 +82,8 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         (EMBED | {"tokens": DECODER_TOKENS}, "needs tokens.beginning and tokens.separator"),
         (EMBED | {"labels": ("a",)}, "there are labels, but tasks holds none"),
         (CLASSIFY | {"labels": ()}, "the task classify needs labels"),
+        ({"tasks": ("score",)}, "the task score needs labels"),
+        ({"tasks": ("generate", "score"), "labels": ("a",)}, "generate and score"),
         (CLASSIFY | {"labels": ("a", "")}, "the task classify needs labels, none of them empty"),
         (CLASSIFY | {"labels": ("a", "a")}, "labels holds 'a' more than once"),
         (CLASSIFY | {"pooling": "mean"}, "there is pooling, but tasks does not hold embed"),
