@@ -244,9 +244,9 @@ def test_quantized_graphs_stay_near_the_stored_weights(tmp_path, runtime, name, 
     pairs = [(encoded[ENCODER_STATES][real], states[real])]
     for position, actual in steps(model, backend, (8, 1, 1, 7)):
         pairs.append((actual, logits[:, position]))
-    for actual, wanted in pairs:
-        error = np.linalg.norm(actual - wanted) / np.linalg.norm(wanted)
-        assert error < tolerance
+    errors = [np.linalg.norm(actual - wanted) / np.linalg.norm(wanted) for actual, wanted in pairs]
+    print(f"{name} {runtime} {recipe}: states {errors[0]:.2g}, logits {max(errors[1:]):.2g}")
+    assert max(errors) < tolerance
 
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
