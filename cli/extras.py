@@ -16,6 +16,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "litert": ("ai_edge_litert", "flatbuffers"),
         "litertlm": ("ai_edge_litert", "flatbuffers", "litert_lm_builder"),
         "optimum": ("optimum",),
+        "constraints": ("llguidance",),
+        "vision": ("PIL",),
     }
 )
 # What the base installation consists of, beside click, without which nothing of this runs.

@@ -26,9 +26,12 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 HOW_TO_CONVERT = (
     "Pickle can run code while it is loaded, so Edgewise never loads it. Convert it elsewhere: "
-    "`python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('IN')"
-    ".save_pretrained('OUT')\"`, then give OUT with the tokenizer files beside it."
+    "`python -c \"import transformers as t; kind, = t.AutoConfig.from_pretrained('IN').architectures;"
+    " getattr(t, kind).from_pretrained('IN').save_pretrained('OUT')\"`, then give OUT with the "
+    "tokenizer files beside it."
 )
+# What checkpoints from before PyTorch, BERT's own among them, call the parts of a norm.
+OLD_NORM_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -67,7 +70,8 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
     generation = read_json(generation_path) if generation_path.exists() else {}
     tokenizer = read_tokenizer(folder, config, generation)
     with ExitStack() as opened:
-        tensors = _open_weights(folder, opened)
+        stored = _open_weights(folder, opened)
+        tensors = {_current_name(name): tensor for name, tensor in stored.items()}
         close = opened.pop_all().close
     return Checkpoint(
         origin=Origin(
@@ -166,6 +170,13 @@ def _open_shards(folder: Path, opened: ExitStack) -> dict[str, SafetensorsTensor
     if lost:
         raise CheckpointError(f"{INDEX} names tensors that their shards lack: {listed(lost)}.")
     return {name: shards[shard][name] for name, shard in placed.items()}
+
+
+def _current_name(name: str) -> str:
+    for old, new in OLD_NORM_NAMES.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
 
 
 def _license_of(folder: Path) -> str | None:

@@ -46,6 +46,38 @@ class RowsOf:
 
 
 @dataclass(frozen=True)
+class MatrixOf:
+    """The rows of another source as one matrix, [rows, columns], zeros behind what they hold.
+
+    A convolution whose squares do not overlap is such a matrix on the numbers of each square.
+    """
+
+    whole: WeightSource
+    columns: int  # at least as many as a row of the other holds numbers
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``WeightSource``."""
+        return (self.whole.shape[0], self.columns)
+
+    @property
+    def stored_type(self) -> str:
+        """See ``WeightSource``; blocks of a file do not outlast another shape."""
+        return "F32"
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+        """See ``WeightSource``."""
+        rows = self.whole.read(start, stop)
+        flat = rows.reshape(len(rows), -1)
+        return np.pad(flat, ((0, 0), (0, self.columns - flat.shape[1])))
+
+    def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
+        """See ``WeightSource``."""
+        del start, stop
+        return None
+
+
+@dataclass(frozen=True)
 class FlatOf:
     """All numbers of another source as one vector; read whole, so for small ones."""
 

@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderStates
-from edgewise.exporter.graph.numpy_operations import Array, NumpyOperations, attend, heads_first
+from edgewise.exporter.graph.numpy_operations import (
+    Array,
+    NumpyTokenOperations,
+    attend,
+    heads_first,
+)
 from edgewise.exporter.graph.protocol import Attention, CrossAttention, Weight
 
 
@@ -37,7 +42,7 @@ class NumpyCache:
         return keys, values
 
 
-class NumpyBuilder(NumpyOperations):
+class NumpyBuilder(NumpyTokenOperations):
     """Fulfils ``GraphBuilder`` by computing; the result is ``logits``."""
 
     def __init__(

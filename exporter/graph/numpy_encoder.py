@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.numpy_operations import Array, NumpyOperations, attend, heads_first
+from edgewise.exporter.graph.numpy_operations import (
+    Array,
+    NumpyTokenOperations,
+    attend,
+    heads_first,
+)
 from edgewise.exporter.graph.protocol import CrossAttention, FullAttention, Weight
 
 
@@ -24,7 +29,7 @@ class NumpyEncoderStates:
     cross: dict[int, tuple[Array, Array]] = field(default_factory=dict)
 
 
-class NumpyEncoderBuilder(NumpyOperations):
+class NumpyEncoderBuilder(NumpyTokenOperations):
     """Fulfils ``EncoderBuilder`` by computing; the results are ``outputs`` and ``states``."""
 
     def __init__(
@@ -59,14 +64,7 @@ class NumpyEncoderBuilder(NumpyOperations):
 
     def full_attention(self, query_key_value: Array, attention: FullAttention) -> Array:
         """See ``EncoderBuilder``."""
-        split = heads_first(query_key_value, attention.head_size)
-        query, key, value = np.split(split, 3, axis=1)
-        bias = self.states.mask_bias
-        if attention.relative_bias is not None:
-            positions = np.arange(query.shape[2])
-            offsets = positions[None, :] - positions[:, None]
-            bias = bias + attention.relative_bias.of(offsets).transpose(2, 0, 1)
-        return attend(query, key, value, attention.scale, bias)
+        return attend_both_ways(query_key_value, attention, self.states.mask_bias)
 
     def first_token(self, x: Array) -> Array:
         """See ``EncoderBuilder``."""
@@ -86,3 +84,23 @@ class NumpyEncoderBuilder(NumpyOperations):
     def output(self, name: str, x: Array) -> None:
         """See ``EncoderBuilder``; the result stays in ``outputs``."""
         self.outputs[name] = x
+
+
+def attend_both_ways(query_key_value: Array, attention: FullAttention, bias: Array) -> Array:
+    """Attend to whole sequences.
+
+    Args:
+        query_key_value: [B, T, 3 * heads * head size].
+        attention: The layer's constants.
+        bias: Added to the scores; of a shape that broadcasts to [B, heads, T, T].
+
+    Returns:
+        [B, T, heads * head size].
+    """
+    split = heads_first(query_key_value, attention.head_size)
+    query, key, value = np.split(split, 3, axis=1)
+    if attention.relative_bias is not None:
+        positions = np.arange(query.shape[2])
+        offsets = positions[None, :] - positions[:, None]
+        bias = bias + attention.relative_bias.of(offsets).transpose(2, 0, 1)
+    return attend(query, key, value, attention.scale, bias)

@@ -62,33 +62,7 @@ def heads_first(x: Array, size: int) -> Array:
 
 
 class NumpyOperations:
-    """Fulfils ``Operations`` by computing."""
-
-    def __init__(self, token_ids: NDArray[np.int64], first_position: int = 0) -> None:
-        """Take the ids, int64 [B, T], and the position of the first of each sequence."""
-        self._token_ids = token_ids
-        self._first_position = first_position
-
-    def token_ids(self) -> Array:
-        """Return the ids; typed as an array of the builder, used by ``embedding`` alone."""
-        return self._token_ids  # type: ignore[return-value]
-
-    def embedding(self, token_ids: Array, weight: Weight) -> Array:
-        """See ``Operations``; reads only the rows that occur."""
-        unique, inverse = np.unique(token_ids, return_inverse=True)
-        rows = np.concatenate([weight.source.read(int(row), int(row) + 1) for row in unique])
-        looked_up: Array = rows[inverse.reshape(token_ids.shape)]
-        return looked_up
-
-    def position_embedding(self, weight: Weight, offset: int) -> Array:
-        """See ``Operations``."""
-        start, new_tokens = self._first_position + offset, self._token_ids.shape[1]
-        if start + new_tokens > weight.shape[0]:
-            raise ValueError(
-                f"{self._first_position + new_tokens} tokens were given, {weight.name!r} holds "
-                f"positions for {weight.shape[0] - offset}"
-            )
-        return weight.source.read(start, start + new_tokens)[None]
+    """Fulfils ``Operations`` by computing, but for learned positions."""
 
     def linear(
         self, x: Array, weights: Sequence[Weight], biases: Sequence[Weight] | None = None
@@ -153,3 +127,33 @@ class NumpyOperations:
         """See ``Operations``."""
         gate, up = np.split(gate_up, 2, axis=-1)
         return activate(gate, activation) * up
+
+
+class NumpyTokenOperations(NumpyOperations):
+    """Fulfils ``TokenOperations`` by computing."""
+
+    def __init__(self, token_ids: NDArray[np.int64], first_position: int = 0) -> None:
+        """Take the ids, int64 [B, T], and the position of the first of each sequence."""
+        self._token_ids = token_ids
+        self._first_position = first_position
+
+    def token_ids(self) -> Array:
+        """Return the ids; typed as an array of the builder, used by ``embedding`` alone."""
+        return self._token_ids  # type: ignore[return-value]
+
+    def embedding(self, token_ids: Array, weight: Weight) -> Array:
+        """See ``TokenOperations``; reads only the rows that occur."""
+        unique, inverse = np.unique(token_ids, return_inverse=True)
+        rows = np.concatenate([weight.source.read(int(row), int(row) + 1) for row in unique])
+        looked_up: Array = rows[inverse.reshape(token_ids.shape)]
+        return looked_up
+
+    def position_embedding(self, weight: Weight, offset: int) -> Array:
+        """See ``Operations``."""
+        start, new_tokens = self._first_position + offset, self._token_ids.shape[1]
+        if start + new_tokens > weight.shape[0]:
+            raise ValueError(
+                f"{self._first_position + new_tokens} tokens were given, {weight.name!r} holds "
+                f"positions for {weight.shape[0] - offset}"
+            )
+        return weight.source.read(start, start + new_tokens)[None]

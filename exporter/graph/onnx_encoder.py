@@ -14,7 +14,7 @@ The last are what a decoder's graph takes under the same names: computed once a 
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from edgewise.exporter.graph.onnx_operations import (
     ATTENTION_MASK,
@@ -86,8 +86,7 @@ class OnnxEncoderBuilder(OnnxOperations):
     def full_attention(self, query_key_value: str, attention: FullAttention) -> str:
         """See ``EncoderBuilder``."""
         name = f"layers.{attention.layer}/attention"
-        parts = [f"{name}/{part}" for part in ("query", "key", "value")]
-        self._split(query_key_value, parts)
+        parts = self._query_key_value(query_key_value, name)
         inputs = [*parts, "", self._int32_mask(ATTENTION_MASK)]
         if attention.relative_bias is not None:
             inputs.append(self._relative_bias(attention.relative_bias))
@@ -112,13 +111,6 @@ class OnnxEncoderBuilder(OnnxOperations):
         return g.node("Div", [total, count], f"{x}/mean")
 
     # Parts
-
-    def _split(self, x: str, parts: list[str]) -> None:
-        self._graph.nodes.append(
-            helper.make_node(
-                "Split", [x], parts, name=f"{x}/split", axis=-1, num_outputs=len(parts)
-            )
-        )
 
     def _positions(self) -> str:
         """Return the edge that counts the tokens from 0: int64 [T]."""

@@ -164,6 +164,18 @@ class OnnxOperations:
         rows = g.node("Add", [positions, first], f"{name}/indices")
         return g.node("Gather", [self._vector(weight), rows], f"{name}/rows", axis=0)
 
+    def _split(self, x: str, parts: list[str]) -> None:
+        self._graph.nodes.append(
+            helper.make_node(
+                "Split", [x], parts, name=f"{x}/split", axis=-1, num_outputs=len(parts)
+            )
+        )
+
+    def _query_key_value(self, packed: str, name: str) -> list[str]:
+        parts = [f"{name}/{part}" for part in ("query", "key", "value")]
+        self._split(packed, parts)
+        return parts
+
     def _int32_mask(self, mask: str) -> str:
         name = f"{mask}/int32"
         if not self._graph.has(name):

@@ -4,10 +4,11 @@ Workflow: a model file (``exporter/models``) calls these operations on a builder
 each its own way. The numpy builders compute at once and are the reference, the ONNX builders emit
 onnxruntime's fused operators, the TFLite builders primitives that XNNPACK takes.
 
-A graph is one of two kinds. `GraphBuilder` describes a decoder: new tokens behind a cache, and
+A graph is one of three kinds. `GraphBuilder` describes a decoder: new tokens behind a cache, and
 perhaps the keys and values of an encoder's states. `EncoderBuilder` describes an encoder: whole
-sequences that see themselves in both directions, padding behind the real tokens. What both know is
-`Operations`.
+sequences that see themselves in both directions, padding behind the real tokens. `ImageBuilder`
+describes what turns images into vectors: each is a sequence of patches, of one length. What all
+know is `Operations`.
 
 Rules: an operation stands at the level at which inference engines have kernels; a builder never
 knows a model, a model never names a builder's operator; weights enter as lazy handles with a role,
@@ -25,7 +26,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.derived_weights import RowsOf, Shifted, Transposed
+from edgewise.exporter.graph.derived_weights import MatrixOf, RowsOf, Shifted, Transposed
 from edgewise.exporter.graph.relative_positions import RelativeBuckets
 from edgewise.exporter.quantize.streaming import WeightSource
 
@@ -54,6 +55,10 @@ class Weight:
     def rows(self, start: int, stop: int, name: str) -> Weight:
         """Return rows of it as a weight of its own, as where a checkpoint stores several in one."""
         return Weight(name, self.role, RowsOf(self.source, start, stop))
+
+    def matrix(self, columns: int) -> Weight:
+        """Return it as a matrix [rows, columns], zeros behind what its rows hold."""
+        return Weight(self.name, self.role, MatrixOf(self.source, columns))
 
     def transposed(self) -> Weight:
         """Return it with its axes swapped, as where a matrix is stored [in, out]."""
@@ -191,14 +196,6 @@ class CrossAttention:
 class Operations(Protocol[Value]):
     """What every graph may use; ``Value`` is whatever the builder passes between operations."""
 
-    def token_ids(self) -> Value:
-        """Return the graph's input token ids, int64 [B, T]."""
-        ...
-
-    def embedding(self, token_ids: Value, weight: Weight) -> Value:
-        """Look rows up: ids [B, T] and weight [vocabulary, D] give [B, T, D]."""
-        ...
-
     def position_embedding(self, weight: Weight, offset: int) -> Value:
         """Look up the rows of learned positions.
 
@@ -263,7 +260,19 @@ class Operations(Protocol[Value]):
         ...
 
 
-class GraphBuilder(Operations[Value], Protocol[Value]):
+class TokenOperations(Operations[Value], Protocol[Value]):
+    """What a graph that reads tokens may use besides."""
+
+    def token_ids(self) -> Value:
+        """Return the graph's input token ids, int64 [B, T]."""
+        ...
+
+    def embedding(self, token_ids: Value, weight: Weight) -> Value:
+        """Look rows up: ids [B, T] and weight [vocabulary, D] give [B, T, D]."""
+        ...
+
+
+class GraphBuilder(TokenOperations[Value], Protocol[Value]):
     """The operations of a decoder: new tokens behind a cache."""
 
     def embedded_tokens(self, weight: Weight, scale: float = 1.0) -> Value:
@@ -315,7 +324,27 @@ class GraphBuilder(Operations[Value], Protocol[Value]):
         ...
 
 
-class EncoderBuilder(Operations[Value], Protocol[Value]):
+class WholeSequences(Operations[Value], Protocol[Value]):
+    """What a graph whose tokens see each other in both directions may use besides."""
+
+    def full_attention(self, query_key_value: Value, attention: FullAttention) -> Value:
+        """Attend to all real tokens.
+
+        Args:
+            query_key_value: [B, T, 3 * heads * head_size], in that order.
+            attention: The layer's constants.
+
+        Returns:
+            [B, T, heads * head_size].
+        """
+        ...
+
+    def output(self, name: str, x: Value) -> None:
+        """Declare [B, 1 or T, N] as a result under a name."""
+        ...
+
+
+class EncoderBuilder(WholeSequences[Value], TokenOperations[Value], Protocol[Value]):
     """The operations of an encoder: whole sequences, padding behind the real tokens.
 
     Padding before them is no input of such a graph: learned positions count from the row's start.
@@ -332,18 +361,6 @@ class EncoderBuilder(Operations[Value], Protocol[Value]):
 
         Returns:
             [B, T, D], or a row that stretches, to be added to the token's own.
-        """
-        ...
-
-    def full_attention(self, query_key_value: Value, attention: FullAttention) -> Value:
-        """Attend to all real tokens.
-
-        Args:
-            query_key_value: [B, T, 3 * heads * head_size], in that order.
-            attention: The layer's constants.
-
-        Returns:
-            [B, T, heads * head_size].
         """
         ...
 
@@ -364,6 +381,29 @@ class EncoderBuilder(Operations[Value], Protocol[Value]):
         """
         ...
 
-    def output(self, name: str, x: Value) -> None:
-        """Declare [B, 1 or T, N] as a result under a name."""
+
+class ImageBuilder(WholeSequences[Value], Protocol[Value]):
+    """The operations on images: T tokens each, none of them padding."""
+
+    def image_patches(self, side: int, patch: int, features: int) -> Value:
+        """Return the graph's input images, float32 [B, 3, side, side], cut into squares.
+
+        Args:
+            side: Pixels of an image's sides.
+            patch: Pixels of a square's sides; divides ``side``.
+            features: Numbers of a square: at least 3 * patch * patch; what is more are zeros, for
+                formats that need a round number of them.
+
+        Returns:
+            [B, (side / patch)^2, features]; squares row by row, the numbers of each in the order
+            [colour, row, column], as a convolution's weights have them.
+        """
+        ...
+
+    def prepend(self, x: Value, row: Weight) -> Value:
+        """Put a learned row [D] before each sequence: [B, T, D] gives [B, 1 + T, D]."""
+        ...
+
+    def later_tokens(self, x: Value) -> Value:
+        """Leave each sequence's first token out: [B, T, D] gives [B, T - 1, D]."""
         ...

@@ -77,19 +77,10 @@ class TfliteEncoderBuilder(TfliteOperations):
 
     def full_attention(self, query_key_value: Edge, attention: FullAttention) -> Edge:
         """See ``EncoderBuilder``."""
-        g, name = self._graph, f"layers.{attention.layer}/attention"
-        heads = attention.heads
-        rows = self._heads_first(query_key_value, 3 * heads, name)
-        query, key, value = (
-            g.slice(rows, 1, index * heads, heads, f"{name}/{part}")
-            for index, part in enumerate(("query", "key", "value"))
-        )
         biases = [self._padding_mask]
         if attention.relative_bias is not None:
             biases.append(self._relative_bias(attention.relative_bias))
-        query = self._scaled(query, attention.scale, f"{name}/scaled")
-        context = self._attend_to(query, key, value, biases, name)
-        return self._heads_last(context, heads, attention.head_size, name)
+        return self._attend_both_ways(query_key_value, attention, biases)
 
     def first_token(self, x: Edge) -> Edge:
         """See ``EncoderBuilder``; [1, D]."""

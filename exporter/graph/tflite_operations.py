@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgewise.exporter.graph.protocol import Activation, Weight, pack_name
+from edgewise.exporter.graph.protocol import Activation, FullAttention, Weight, pack_name
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
 from edgewise.exporter.graph.tflite_linear import LinearLowering
@@ -167,6 +167,21 @@ class TfliteOperations:
         distance = g.binary(Operator.SUB, number, places, f"{name}/distance")
         negative = g.binary(Operator.MINIMUM, distance, g.number(0), f"{name}/negative")
         return g.binary(Operator.MUL, negative, g.number(-2 * MASKED), name)
+
+    def _attend_both_ways(
+        self, query_key_value: Edge, attention: FullAttention, biases: Sequence[Edge]
+    ) -> Edge:
+        """Attend to a whole sequence: [T, 3 * heads * size] gives [T, heads * size]."""
+        g, name = self._graph, f"layers.{attention.layer}/attention"
+        heads = attention.heads
+        rows = self._heads_first(query_key_value, 3 * heads, name)
+        query, key, value = (
+            g.slice(rows, 1, index * heads, heads, f"{name}/{part}")
+            for index, part in enumerate(("query", "key", "value"))
+        )
+        query = self._scaled(query, attention.scale, f"{name}/scaled")
+        context = self._attend_to(query, key, value, biases, name)
+        return self._heads_last(context, heads, attention.head_size, name)
 
     def _attend_to(
         self, query: Edge, key: Edge, value: Edge, biases: Sequence[Edge], name: str

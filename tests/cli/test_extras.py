@@ -11,7 +11,7 @@ from edgewise.cli.extras import BASE, EXTRAS, missing_modules
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 # Modules that are not called as their distribution is.
-MODULES = {"paho-mqtt": "paho", "optimum-onnx": "optimum"}
+MODULES = {"paho-mqtt": "paho", "optimum-onnx": "optimum", "pillow": "PIL"}
 
 
 def modules_of(requirements):

@@ -49,6 +49,18 @@ def test_a_folder_opens_whole(make_folder: Any) -> None:
         assert not files.add_beginning_token
 
 
+def test_norms_under_their_old_names_are_found(make_folder: Any) -> None:
+    folder, _ = make_folder()
+    weight, bias = np.arange(4, dtype=np.float32), np.ones(4, np.float32)
+    old = {"a.LayerNorm.gamma": weight, "a.LayerNorm.beta": bias, "b.gamma": bias}
+    save_file(old, folder / "model.safetensors")
+    with open_checkpoint(str(folder)) as checkpoint:
+        read = {name: tensor.read() for name, tensor in checkpoint.tensors.items()}
+    assert read.keys() == {"a.LayerNorm.weight", "a.LayerNorm.bias", "b.gamma"}
+    assert np.array_equal(read["a.LayerNorm.weight"], weight)
+    assert np.array_equal(read["a.LayerNorm.bias"], bias)
+
+
 def test_a_path_with_a_slash_at_its_end_keeps_its_name(make_folder: Any) -> None:
     folder, _ = make_folder()
     with open_checkpoint(f"{folder}/") as checkpoint:
