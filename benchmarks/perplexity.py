@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from edgewise.firmware_profiles import physical_cores
-from edgewise.runtime.backends.onnx import OnnxBackend
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.engines import engine_factory
 from edgewise.runtime.tokenizer import Tokenizer
 
 
@@ -27,7 +27,8 @@ def perplexity(bundle_path: Path, text: str, tokens: int, window: int) -> float:
     ids = np.asarray(Tokenizer.open(bundle).encode(text)[:tokens], np.int64)
     if len(ids) < 2:
         raise SystemExit("the text has fewer than two tokens")
-    backend = OnnxBackend(bundle, threads=physical_cores(), capacity=window)
+    factory = engine_factory(bundle.manifest)
+    backend = factory(bundle, threads=physical_cores(), capacity=window)
     losses: list[float] = []
     past = np.zeros(1, np.int32)
     for start in range(0, len(ids), window):

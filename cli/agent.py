@@ -67,6 +67,14 @@ LOOPBACK = ("127.0.0.1", "localhost")
 @tls_options
 @threads_option
 @context_option
+@click.option(
+    "--slots",
+    type=int,
+    metavar="N",
+    default=1,
+    help="Sequences that the cache holds at once; a request may search with as many beams. Each "
+    "takes as much memory again when it is used. Default: 1.",
+)
 @click.pass_context
 def agent(
     context_: click.Context,
@@ -82,6 +90,7 @@ def agent(
     tls_key: Path | None,
     threads: int | None,
     context: int | None,
+    slots: int,
 ) -> None:
     """Answer requests that come over MQTT with the model of a bundle.
 
@@ -94,7 +103,7 @@ def agent(
         require_extra("demo", "The embedded broker")
     from edgewise.device import Agent, BrokerAddress, EmbeddedBroker
     from edgewise.device.topics import DeviceTopics
-    from edgewise.runtime import LanguageModel, SequenceModel, TaskError, load
+    from edgewise.runtime import load
 
     # What is mistyped is told before a model is loaded, which may take long.
     DeviceTopics(root, device)
@@ -108,11 +117,12 @@ def agent(
             url, protocol = own_broker.url, own_broker.protocol
             console.say(f"The embedded broker listens on {url}.")
         with console.status("Loading the model"):
-            model = stack.enter_context(load(bundle, threads=threads, context_length=context))
-        if not isinstance(model, LanguageModel | SequenceModel):
-            raise TaskError(f"{model.manifest.model_id} generates no text.")
+            model = stack.enter_context(
+                load(bundle, threads=threads, context_length=context, slots=slots)
+            )
         running = Agent(model, broker=url, device=device, root=root, protocol=protocol, tls=files)
-        console.say(f"{device} answers with {model.manifest.model_id}; Ctrl-C ends it.")
+        tasks = ", ".join(model.manifest.tasks)
+        console.say(f"{device} answers with {model.manifest.model_id} ({tasks}); Ctrl-C ends it.")
         running.run()
     console.say(f"{device} has stopped.")
 

@@ -16,6 +16,7 @@ from edgewise.cli.parameters import (
     complete_checkpoints,
     complete_folders,
     complete_profiles,
+    complete_prompts,
     complete_recipes,
     examples,
     json_option,
@@ -77,6 +78,13 @@ STAGES = {"export": "export", "verify": "verify", "publish": "publish"}
     help="Tokens of cache; by default the most that model and profile allow.",
 )
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id.")
+@click.option(
+    "--prompt",
+    metavar="NAME",
+    shell_complete=complete_prompts,
+    help="How the model is asked, such as phi-2-instruct; default: the checkpoint's chat template, "
+    "or that of its family.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not hold the result against the checkpoint.")
 @click.option(
     "--force", is_flag=True, help="Publish what does not fit the board or fails verification."
@@ -91,6 +99,7 @@ def export(
     recipe: str | None,
     context: int | None,
     revision: str | None,
+    prompt: str | None,
     no_verify: bool,
     force: bool,
     as_json: bool,
@@ -107,11 +116,14 @@ def export(
         )
     require_extra("export", "Exporting")
     from edgewise.exporter import export as export_checkpoint
+    from edgewise.exporter.prompts import find_prompt
     from edgewise.exporter.quantize.recipes import Recipe
     from edgewise.firmware_profiles import load_profile
 
-    # Both are looked at before a checkpoint is fetched, which may take long.
+    # All are looked at before a checkpoint is fetched, which may take long.
     board = load_profile(profile)
+    if prompt is not None:
+        find_prompt(prompt)
     if recipe is not None:
         Recipe.parse(recipe)
     began, began_cpu = perf_counter(), process_time()
@@ -124,6 +136,7 @@ def export(
             recipe=recipe,
             context_length=context,
             revision=revision,
+            prompt=prompt,
             verification=not no_verify,
             force=force,
             progress=bars,
@@ -181,8 +194,13 @@ def verification_line(found: dict[str, Any] | None) -> str:
     if found is None:
         return "no"
     verdict = "" if found["passed"] else "NOT PASSED: "
-    return (
-        f"{verdict}top-1 agreement {found['top1_agreement']:.1%} of {found['positions']} positions,"
-        f" mean KL {found['mean_divergence']:.4g} nats, largest logit difference "
-        f"{found['largest_difference']:.2g}"
-    )
+    parts = []
+    if found["top1_agreement"] is not None:
+        parts += [
+            f"top-1 agreement {found['top1_agreement']:.1%} of {found['positions']} positions",
+            f"mean KL {found['mean_divergence']:.4g} nats",
+            f"largest logit difference {found['largest_difference']:.2g}",
+        ]
+    if found.get("smallest_cosine") is not None:  # older bundles do not have it
+        parts.append(f"smallest cosine {found['smallest_cosine']:.6f}")
+    return f"{verdict}{', '.join(parts)}"

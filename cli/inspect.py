@@ -15,6 +15,8 @@ from edgewise.cli.parameters import bundle_argument, examples, json_option
 if TYPE_CHECKING:
     from edgewise.runtime import Bundle, Manifest
 
+LABELS_SHOWN = 12
+POOLING_SHOWN = {"mean": "mean of all tokens' states", "first": "the first token's state"}
 ELEMENT_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
@@ -50,6 +52,18 @@ def cache_bytes_per_token(manifest: Manifest) -> int:
     return elements * ELEMENT_BYTES[cache.dtype]
 
 
+def cross_cache_bytes_per_token(manifest: Manifest) -> int:
+    """Return what a token of an encoder-decoder's source keeps for its decoder, in bytes.
+
+    Its layers attend to the source with as many heads of the same size, in float32.
+    """
+    cache = manifest.cache
+    if cache is None or manifest.source_length is None:
+        return 0
+    elements = 2 * cache.layers * cache.key_value_heads * cache.head_size  # keys and values
+    return elements * ELEMENT_BYTES["float32"]
+
+
 def bundle_json(bundle: Bundle, *, hashes_verified: bool) -> dict[str, Any]:
     """Return a bundle in the types of JSON: the whole manifest, and what follows from it."""
     manifest = bundle.manifest
@@ -59,6 +73,7 @@ def bundle_json(bundle: Bundle, *, hashes_verified: bool) -> dict[str, Any]:
         "hashes_verified": hashes_verified,
         "cache_bytes_per_token": cache_bytes_per_token(manifest),
         "cache_bytes": cache_bytes_per_token(manifest) * manifest.context_length,
+        "cross_cache_bytes": cross_cache_bytes_per_token(manifest) * (manifest.source_length or 0),
         "manifest": dataclasses.asdict(manifest),
     }
 
@@ -72,8 +87,10 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
             ("name", manifest.model_id),
             ("architecture", manifest.architecture),
             ("parameters", figures.parameters(manifest.parameters)),
-            ("vocabulary", f"{manifest.vocabulary_size} tokens"),
+            ("family", manifest.family.replace("_", "-")),
+            ("vocabulary", _vocabulary(manifest)),
             ("tasks", ", ".join(manifest.tasks)),
+            *_abilities(manifest),
             ("from", _origin(manifest)),
             ("license", manifest.origin.license or "not stated"),
         ],
@@ -105,12 +122,41 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
     console.write_section("verified", [(_verification(found),)])
 
 
+def _vocabulary(manifest: Manifest) -> str:
+    padding = manifest.vocabulary_size - manifest.sampled_vocabulary
+    rows = f", {padding} of them padding that is never chosen" if padding else ""
+    return f"{manifest.vocabulary_size} tokens{rows}"
+
+
+def _abilities(manifest: Manifest) -> list[tuple[str, str]]:
+    """Describe what belongs to some tasks alone."""
+    rows = []
+    if manifest.labels:
+        shown = ", ".join(manifest.labels[:LABELS_SHOWN])
+        more = len(manifest.labels) - LABELS_SHOWN
+        rows.append(("labels", f"{shown}, and {more} more" if more > 0 else shown))
+    if manifest.pooling is not None:
+        rows.append(("vector", POOLING_SHOWN[manifest.pooling]))
+    if manifest.image is not None:
+        image = manifest.image
+        rows.append(("image", f"{image.size} x {image.size} pixels, {image.tokens} tokens"))
+    return rows
+
+
 def _show_cache(manifest: Manifest) -> None:
     cache = manifest.cache
     if cache is None:
-        console.write_section("cache", [("context", f"{manifest.context_length} tokens")])
+        console.write_section("cache", [("context", f"{manifest.context_length} tokens, no cache")])
         return
     per_token = cache_bytes_per_token(manifest)
+    source = []
+    if manifest.source_length is not None:
+        cross = cross_cache_bytes_per_token(manifest)
+        source = [
+            ("source", f"{manifest.source_length} tokens"),
+            ("a source token", figures.size(cross)),
+            ("full source", figures.size(cross * manifest.source_length)),
+        ]
     console.write_section(
         "cache",
         [
@@ -120,6 +166,7 @@ def _show_cache(manifest: Manifest) -> None:
             ("heads", f"{cache.key_value_heads} of {cache.head_size}"),
             ("a token", figures.size(per_token)),
             ("full", figures.size(per_token * manifest.context_length)),
+            *source,
         ],
     )
 
@@ -136,8 +183,18 @@ def _show_tokens(manifest: Manifest) -> None:
             ("put first", "yes" if tokens.add_beginning else "no"),
             ("end", ", ".join(map(str, tokens.end)) or "none"),
             ("padding", _token(tokens.padding, None)),
+            *(
+                (name, str(token))
+                for name, token in (
+                    ("start", tokens.start),
+                    ("mask", tokens.mask),
+                    ("separator", tokens.separator),
+                )
+                if token is not None
+            ),
             ("probes", figures.plural(len(manifest.probes), "text")),
             ("template", "none" if manifest.chat is None else "yes, with a rendered sample"),
+            ("stop texts", ", ".join(map(repr, manifest.stop)) or "none"),
             (
                 "sampling",
                 ", ".join(f"{name} {value}" for name, value in advised.items()) or "greedy",

@@ -22,6 +22,7 @@ from edgewise.cli.doctor import doctor
 from edgewise.cli.export import export
 from edgewise.cli.inspect import inspect
 from edgewise.cli.parameters import examples
+from edgewise.cli.plan import plan
 from edgewise.cli.profiles import profiles
 from edgewise.cli.request import request
 from edgewise.cli.run import run
@@ -62,6 +63,7 @@ def edgewise(context: click.Context, *, debug: bool) -> None:
 
 
 for command in (
+    plan,
     export,
     run,
     inspect,

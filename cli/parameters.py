@@ -66,6 +66,19 @@ def complete_recipes(
     return [CompletionItem(f"{before}{comma}{word}") for word in words if word.startswith(part)]
 
 
+def complete_prompts(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete with the names of prompts."""
+    from edgewise.exporter.prompts import find_prompt, prompt_names
+
+    return [
+        CompletionItem(name, help=find_prompt(name).description)
+        for name in prompt_names()
+        if name.startswith(incomplete)
+    ]
+
+
 def complete_checkpoints(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
@@ -126,6 +139,30 @@ _GENERATION_OPTIONS = (
         multiple=True,
         metavar="TEXT",
         help="End the answer before this text; may be given several times.",
+    ),
+    click.option(
+        "--beams",
+        type=int,
+        metavar="N",
+        help="Search for the likeliest answer with N beams, without sampling.",
+    ),
+    click.option(
+        "--beam-groups",
+        type=int,
+        metavar="N",
+        help="Divide the beams into N groups that avoid each other's tokens.",
+    ),
+    click.option(
+        "--diversity-penalty",
+        type=float,
+        metavar="X",
+        help="How much groups of beams avoid each other's tokens.",
+    ),
+    click.option(
+        "--length-penalty",
+        type=float,
+        metavar="X",
+        help="Over 1 prefers longer answers of a search, under 1 shorter ones.",
     ),
     click.option("--system", metavar="TEXT", help="What the model is told before the prompt."),
     click.option("--raw", is_flag=True, help="Continue the prompt without the chat template."),

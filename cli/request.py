@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,25 @@ from edgewise.cli.parameters import (
     json_option,
     prompt_with_system,
 )
+from edgewise.cli.text_answers import (
+    TOP,
+    Text,
+    answer_to,
+    file_option,
+    refuse_without_meaning,
+    show_or_write,
+    task_option,
+    text_pair_option,
+    top_option,
+    write_lines,
+)
+from edgewise.cli.text_lines import lines_to_judge
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
+    from edgewise.cli.answer import Prompt
+    from edgewise.cli.text_lines import Line
     from edgewise.device import AnswerStream, Final, Usage
+    from edgewise.runtime import Task
 
 
 @click.command(
@@ -40,6 +55,8 @@ if TYPE_CHECKING:
         '--system "Sum up what you read in one sentence." -',
         'edgewise request --broker mqtts://broker.lan --device kitchen "Hello" --tls-ca ca.pem '
         "--max-tokens 50 --json",
+        "edgewise request --broker mqtt://192.168.1.10 --device hall --task classify --top 1 "
+        '"The light is broken again."',
     ),
 )
 @click.option(
@@ -49,7 +66,11 @@ if TYPE_CHECKING:
     help=URL_HELP.format(variable="EDGEWISE_REQUEST_BROKER"),
 )
 @click.option("--device", metavar="NAME", required=True, help="The agent's device.")
-@click.argument("prompt", required=False)
+@click.argument("text", required=False)
+@task_option("What to do with the text; default generate. What an agent can do is in its info.")
+@text_pair_option
+@top_option
+@file_option
 @generation_options
 @click.option(
     "--deadline",
@@ -80,7 +101,11 @@ def request(
     *,
     broker: str,
     device: str,
-    prompt: str | None,
+    text: str | None,
+    task: Task | None,
+    text_pair: str | None,
+    top: int | None,
+    file: Path | None,
     system: str | None,
     deadline: float,
     priority: int,
@@ -93,40 +118,71 @@ def request(
     as_json: bool,
     **generation: Any,
 ) -> None:
-    """Send PROMPT to the agent of a device and print its answer as it comes.
+    """Send TEXT to the agent of a device and print its answer as it comes.
 
-    Without PROMPT, or with -, standard input is the prompt. Ctrl-C cancels the request on the
-    device too.
+    Without TEXT, or with -, standard input is read: as one prompt, or as a text a line where texts
+    are judged. Ctrl-C cancels the request on the device too.
     """
     from edgewise.device import BrokerAddress, Requester
     from edgewise.device.topics import DeviceTopics
+    from edgewise.device.verbs import verb_of
     from edgewise.runtime import GenerationOptions
 
+    wanted = task or "generate"
+    only_judging = {"text_pair": text_pair, "top": top, "file": file}
+    only_generating = {**generation, "system": system}
+    refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     settings = generation_settings(generation)
     options = GenerationOptions(**settings) if settings else None
     DeviceTopics(root, device)  # refuses names that can be none
     address = BrokerAddress.parse(broker)
     files = tls_files(tls_ca, tls_cert, tls_key)
-    text = console.read_prompt(prompt)
-    if text is None:
-        raise click.UsageError("Missing argument 'PROMPT'.")
+    prompt: Prompt = ""
+    lines: Iterator[Line] | None = None
+    if wanted == "generate":
+        prompt = _prompt(text, system, raw=bool(generation["raw"]))
+    else:
+        lines = lines_to_judge(text, text_pair, file)
     if not 0 < deadline < float("inf"):
         raise click.UsageError(f"--deadline is {deadline}; accepted: a number of seconds above 0.")
-    given = prompt_with_system(text, system, raw=bool(generation["raw"]))
     requester = Requester(
         address, client=client or address.user or "cli", root=root, protocol=protocol, tls=files
     )
     with contextlib.ExitStack() as stack:
         with console.status(f"Connecting to {address}"):
             stack.enter_context(requester)
-        answer = requester.stream(
-            device, given, options, priority=priority, deadline_seconds=deadline
-        )
-        final = follow(answer, quiet=as_json)
-    if as_json:
-        console.write_json(final_json(final))
-    else:
-        console.say(usage_line(final.usage))
+        if wanted == "generate":
+            answer = requester.stream(
+                device, prompt, options, priority=priority, deadline_seconds=deadline
+            )
+            final = follow(answer, quiet=as_json)
+            if as_json:
+                console.write_json(final_json(final))
+            else:
+                console.say(usage_line(final.usage))
+            return
+
+        def ask(texts: Sequence[Text]) -> Sequence[Mapping[str, Any]]:
+            return requester.judge(
+                device,
+                verb_of(wanted),
+                texts,
+                top=top or TOP,
+                priority=priority,
+                deadline_seconds=deadline,
+            ).results
+
+        if lines is not None:
+            write_lines(ask, wanted, lines)
+        else:
+            show_or_write(answer_to(ask, wanted, text or "", text_pair), as_json=as_json)
+
+
+def _prompt(text: str | None, system: str | None, *, raw: bool) -> Prompt:
+    prompt = console.read_prompt(text)
+    if prompt is None:
+        raise click.UsageError("Missing argument 'TEXT'.")
+    return prompt_with_system(prompt, system, raw=raw)
 
 
 def follow(answer: AnswerStream, *, quiet: bool = False) -> Final:

@@ -1,19 +1,24 @@
-"""``edgewise run``: an answer, or a conversation, from a bundle on this machine."""
+"""``edgewise run``: an answer, or a conversation, from a bundle on this machine.
+
+Workflow: the bundle's manifest says which tasks there are; ``--task``, or else the first of them,
+decides whether text is generated (answer.py, chat.py) or texts are judged (text_answers.py). An
+option that has no meaning for the task is refused, so that it is not ignored unseen.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from collections.abc import Generator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from edgewise.cli import console, figures
-from edgewise.cli.answer import pieces_of
+from edgewise.cli import console
+from edgewise.cli.answer import Prompt, generation_json, pieces_of, stream_json, stream_text
 from edgewise.cli.chat import chat
 from edgewise.cli.parameters import (
+    PATH,
     bundle_argument,
     context_option,
     examples,
@@ -23,23 +28,53 @@ from edgewise.cli.parameters import (
     prompt_with_system,
     threads_option,
 )
+from edgewise.cli.text_answers import (
+    TOP,
+    answer_to,
+    file_option,
+    refuse_without_meaning,
+    show_or_write,
+    task_option,
+    text_pair_option,
+    top_option,
+    write_lines,
+)
+from edgewise.cli.text_lines import Line, lines_to_judge
 
 if TYPE_CHECKING:
-    from edgewise.runtime import Generation, Piece, Statistics
+    from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel, Task
+    from edgewise.runtime.loading import AnyModel
 
 
 @click.command(
-    short_help="Answer a prompt, or hold a conversation.",
+    short_help="Answer a prompt or judge a text, or hold a conversation.",
     epilog=examples(
         'edgewise run smollm2 "What is the capital of France?"',
         "edgewise run smollm2",
         "cat question.txt | edgewise run smollm2 --max-tokens 100 -",
         'edgewise run smollm2 "Once upon a time" --raw --temperature 0.8 --seed 1',
         'edgewise run smollm2 "Name a river." --system "Answer in one word." --json',
+        'edgewise run flan-t5 "Translate to German: The house is small." --beams 4',
+        'edgewise run moods "I have never eaten better." --top 2',
+        "edgewise run moods --file comments.txt",
+        'edgewise run bert "Paris is the [MASK] of France."',
+        'edgewise run minilm "A cat sleeps." --text-pair "The cat is tired." --task embed',
     ),
 )
 @bundle_argument
-@click.argument("prompt", required=False)
+@click.argument("text", required=False)
+@task_option("What to do with the text; by default the bundle's first task (see inspect).")
+@text_pair_option
+@top_option
+@file_option
+@click.option(
+    "--image",
+    "images",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="An image that the text is about; may be given several times.",
+)
 @generation_options
 @threads_option
 @context_option
@@ -48,7 +83,12 @@ if TYPE_CHECKING:
 def run(
     *,
     bundle: Path,
-    prompt: str | None,
+    text: str | None,
+    task: Task | None,
+    text_pair: str | None,
+    top: int | None,
+    file: Path | None,
+    images: tuple[Path, ...],
     system: str | None,
     threads: int | None,
     context: int | None,
@@ -56,96 +96,77 @@ def run(
     stream: bool,
     **generation: Any,
 ) -> None:
-    """Answer PROMPT with the model in the folder BUNDLE.
+    """Answer TEXT with the model in the folder BUNDLE.
 
-    Without PROMPT, or with -, standard input is the prompt; at a terminal a conversation begins
-    instead. The text goes to stdout as it is made, the figures to stderr.
+    A model that writes answers with a text, others with labels, words for a mask, a vector or
+    scores. Without TEXT, or with -, standard input is read: as one prompt where text is generated,
+    else as a text a line; at a terminal a conversation begins instead. Answers go to stdout,
+    figures to stderr.
     """
-    from edgewise.runtime import (
-        GenerationOptions,
-        LanguageModel,
-        SequenceModel,
-        TaskError,
-        load,
-    )
+    from edgewise.runtime import GenerationOptions, check_task, load, open_bundle
+    from edgewise.runtime.judging import judge
+
+    manifest = open_bundle(bundle).manifest
+    wanted = manifest.tasks[0] if task is None else task
+    check_task(manifest, wanted)
+    if images and manifest.family != "vision_language":
+        raise click.UsageError(f"--image has no place: {manifest.model_id} sees no images.")
+    only_judging = {"text_pair": text_pair, "top": top, "file": file}
+    only_generating = {**generation, "system": system, "stream": stream}
+    refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
+    options = GenerationOptions(**generation_settings(generation))
+    prompt = None
+    lines: Iterator[Line] | None = None
+    if wanted == "generate":
+        prompt = _prompt(text, system, options, as_json=as_json)
+    else:
+        lines = lines_to_judge(text, text_pair, file)
+    with console.status("Loading the model"):
+        model = load(bundle, threads=threads, context_length=context, slots=options.beams)
+    with model:
+        if wanted == "generate":
+            _generate(model, prompt, options, images, system, as_json=as_json, stream=stream)
+        else:
+            ask = partial(judge, model, wanted, top=top or TOP)
+            if lines is not None:
+                write_lines(ask, wanted, lines)
+            else:
+                answer = answer_to(ask, wanted, text or "", text_pair)
+                show_or_write(answer, as_json=as_json)
+
+
+def _prompt(
+    text: str | None, system: str | None, options: GenerationOptions, *, as_json: bool
+) -> Prompt | None:
+    """Read what is to be answered; None where a person at a terminal gave nothing."""
+    prompt = console.read_prompt(text)
+    if prompt is None:
+        if as_json:
+            raise click.UsageError("--json needs a TEXT, or one on standard input.")
+        return None
+    return prompt_with_system(prompt, system, raw=options.raw)
+
+
+def _generate(
+    model: AnyModel,
+    prompt: Prompt | None,
+    options: GenerationOptions,
+    images: Sequence[Path],
+    system: str | None,
+    *,
+    as_json: bool,
+    stream: bool,
+) -> None:
     from edgewise.runtime.sessions.answer import collect
 
-    options = GenerationOptions(**generation_settings(generation))
-    text = console.read_prompt(prompt)
-    if text is None and as_json:
-        raise click.UsageError("--json needs a PROMPT, or one on standard input.")
-    given = None if text is None else prompt_with_system(text, system, raw=options.raw)
-    with console.status("Loading the model"):
-        model = load(bundle, threads=threads, context_length=context)
-    with model:
-        if not isinstance(model, LanguageModel | SequenceModel):
-            raise TaskError(f"{model.manifest.model_id} generates no text.")
-        if given is None:
-            chat(model, options, system)
-        elif as_json and stream:
-            stream_json(pieces_of(model, given, options))
-        elif as_json:
-            console.write_json(
-                generation_json(collect(pieces_of(model, given, options))), one_line=True
-            )
-        else:
-            stream_text(pieces_of(model, given, options))
-
-
-def stream_text(pieces: Generator[Piece, None, None]) -> None:
-    """Write an answer to stdout as it comes, and its figures to stderr."""
-    begun = False
-    last: Piece | None = None
-    try:
-        with contextlib.closing(pieces):
-            for last in pieces:
-                begun = begun or bool(last.text)
-                console.write(last.text)
-    finally:
-        if begun:
-            console.write("\n")
-    if last is not None and last.statistics is not None:
-        console.say(statistics_line(last.statistics, last.finished))
-
-
-def stream_json(pieces: Generator[Piece, None, None]) -> None:
-    """Write an answer to stdout as lines of JSON: one for each token."""
-    with contextlib.closing(pieces):
-        for piece in pieces:
-            console.write_json(
-                {
-                    "text": piece.text,
-                    "token_ids": list(piece.token_ids),
-                    "finish_reason": piece.finished,
-                    "statistics": statistics_json(piece.statistics),
-                },
-                one_line=True,
-            )
-
-
-def generation_json(generation: Generation) -> dict[str, Any]:
-    """Return a whole answer in the types of JSON."""
-    return {
-        "text": generation.text,
-        "token_ids": list(generation.token_ids),
-        "finish_reason": generation.finish_reason,
-        "statistics": statistics_json(generation.statistics),
-    }
-
-
-def statistics_json(statistics: Statistics | None) -> dict[str, Any] | None:
-    """Return the figures of a generation in the types of JSON."""
-    return None if statistics is None else dataclasses.asdict(statistics)
-
-
-def statistics_line(statistics: Statistics, finished: str | None) -> str:
-    """Write the figures of a generation on one line."""
-    ended = ", cut off at the limit" if finished == "length" else ""
-    return (
-        f"[{figures.plural(statistics.prompt_tokens, 'prompt token')}, "
-        f"{statistics.generated_tokens} generated{ended} | "
-        f"first token after {figures.seconds(statistics.time_to_first_token_seconds)} | "
-        f"prefill {figures.rate(statistics.prefill_tokens_per_second)}, "
-        f"decode {figures.rate(statistics.decode_tokens_per_second)} | "
-        f"peak memory {figures.mebibytes(statistics.peak_rss_bytes)}]"
-    )
+    generator = cast("LanguageModel | SequenceModel", model)  # which is what has the task
+    if prompt is None:
+        chat(generator, options, system)
+        return
+    pieces = pieces_of(generator, prompt, options, images)
+    if as_json and stream:
+        stream_json(pieces)
+    elif as_json:
+        console.write_json(generation_json(collect(pieces)), one_line=True)
+    else:
+        stream_text(pieces)

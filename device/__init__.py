@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         DeviceError,
         RequestFailedError,
     )
-    from edgewise.device.messages import Final, Usage
+    from edgewise.device.reply_messages import Final, Usage
     from edgewise.device.requester import Requester
     from edgewise.device.text_generator import TextGenerator
 
@@ -60,7 +60,7 @@ _MODULES = {
         "DeviceError",
         "RequestFailedError",
     ),
-    "messages": ("Final", "Usage"),
+    "reply_messages": ("Final", "Usage"),
     "requester": ("Requester",),
     "text_generator": ("TextGenerator",),
 }

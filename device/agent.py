@@ -27,15 +27,15 @@ from edgewise.device.broker_address import BrokerAddress, TlsFiles
 from edgewise.device.connection import Connection
 from edgewise.device.dialer import AUTO
 from edgewise.device.errors import BrokerUnreachableError, DeviceError
-from edgewise.device.intake import VERBS, Intake
+from edgewise.device.intake import Intake
 from edgewise.device.job import WaitingLine
 from edgewise.device.ledger import Ledger, MemoryLedger
-from edgewise.device.messages import MAX_REQUEST_BYTES
 from edgewise.device.outbox import Outgoing
 from edgewise.device.presence import Presence
 from edgewise.device.replier import Replier
+from edgewise.device.request_messages import MAX_REQUEST_BYTES, MAX_TEXTS, MAX_TOP
 from edgewise.device.tally import Tally
-from edgewise.device.text_generator import TextGenerator, describe_model, describe_versions
+from edgewise.device.text_generator import AnyModel, describe_model, describe_versions
 from edgewise.device.topics import (
     DEFAULT_ROOT,
     HEALTH,
@@ -51,6 +51,7 @@ from edgewise.device.transport import (
     Subscription,
     Will,
 )
+from edgewise.device.verbs import CANCEL, verbs_of
 from edgewise.device.warden import Warden
 from edgewise.device.worker import Worker
 
@@ -64,7 +65,7 @@ class Agent:
 
     def __init__(
         self,
-        model: TextGenerator,
+        model: AnyModel,
         *,
         broker: str | BrokerAddress,
         device: str,
@@ -77,7 +78,7 @@ class Agent:
         """Prepare; nothing is sent before ``start``.
 
         Args:
-            model: What answers; called from one thread.
+            model: What answers, as its tasks say; called from one thread.
             broker: The broker's URL, as ``mqtt://host`` or ``mqtts://user:password@host:8883``.
             device: The device's name, a level of its topics.
             root: What every topic begins with.
@@ -94,6 +95,7 @@ class Agent:
         self.settings = settings or AgentSettings()
         self.session = uuid.uuid4().hex
         self._model = model
+        self._verbs = verbs_of(model)
         self._started_at = time.monotonic()
         self._tally = Tally()
         self._active = ActiveJobs()
@@ -115,6 +117,7 @@ class Agent:
             active=self._active,
             tally=self._tally,
             replier=Replier(self._connection.publish, chunk_qos=self.settings.chunk_qos),
+            verbs=self._verbs,
             on_new_deadline=self._warden.look_again,
         )
         self._presence = Presence(
@@ -269,9 +272,8 @@ class Agent:
         for job in self._line.close():
             self._intake.settle(job, "interrupted")
         if self._worker.alive and not self._worker.join(self.settings.stop_grace_seconds):
-            job_that_runs = self._worker.job
-            if job_that_runs is not None:
-                self._intake.settle(job_that_runs, "interrupted")
+            for job in self._worker.jobs:
+                self._intake.settle(job, "interrupted")
         self._warden.stop()
         self._presence.leave()
         self._connection.close()
@@ -282,11 +284,13 @@ class Agent:
         info = Info(
             device=self.topics.device,
             session=self.session,
-            verbs=VERBS,
+            verbs=(*self._verbs, CANCEL),
             model=describe_model(self._model),
             versions=describe_versions(),
             limits={
                 "request_bytes": MAX_REQUEST_BYTES,
+                "texts": MAX_TEXTS,
+                "top": MAX_TOP,
                 "max_tokens": self.settings.max_tokens,
                 "default_tokens": self.settings.default_tokens,
                 "max_deadline_ms": int(self.settings.max_deadline_seconds * 1000),
@@ -309,7 +313,7 @@ class Agent:
             session=self.session,
             uptime_seconds=round(time.monotonic() - self._started_at, 3),
             queue_depth=len(self._line),
-            running=0 if self._worker.job is None else 1,
+            running=len(self._worker.jobs),
             answered=counts.answered,
             cut_short=counts.cut_short,
             failed=counts.failed,

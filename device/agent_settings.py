@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgewise.device.errors import DeviceError
-from edgewise.device.messages import MAX_TOKENS
+from edgewise.device.request_messages import MAX_TOKENS
 
 
 @dataclass(frozen=True)

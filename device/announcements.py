@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgewise.common.strict_json import encode_object
 from edgewise.device.errors import WireError
-from edgewise.device.fields import VERSION, Fields
-from edgewise.device.messages import MAX_DEPTH
-from edgewise.device.strict_json import decode_object, encode_object
+from edgewise.device.fields import VERSION, Fields, decode_message
 
 MAX_ANNOUNCEMENT_BYTES = 65_536  # bytes
 STATES = ("online", "offline")
@@ -42,7 +41,7 @@ def parse_status(payload: bytes) -> Status:
     Raises:
         WireError: If it breaks the protocol.
     """
-    values = decode_object(payload, max_bytes=MAX_ANNOUNCEMENT_BYTES, max_depth=MAX_DEPTH)
+    values = decode_message(payload, max_bytes=MAX_ANNOUNCEMENT_BYTES)
     fields = Fields(values, what="status")
     fields.version()
     status = Status(fields.choice("status", STATES), fields.text("session", max_length=64))
@@ -88,7 +87,7 @@ class Info:
 def session_of(payload: bytes) -> str | None:
     """Return the session that an info or a status names, or None if it cannot be read."""
     try:
-        values = decode_object(payload, max_bytes=MAX_ANNOUNCEMENT_BYTES, max_depth=MAX_DEPTH)
+        values = decode_message(payload, max_bytes=MAX_ANNOUNCEMENT_BYTES)
     except WireError:
         return None
     session = values.get("session")
@@ -103,7 +102,7 @@ class Health:
         session: The run of the agent.
         uptime_seconds: Since the start.
         queue_depth: Requests that wait.
-        running: Requests that run: 0 or 1.
+        running: Requests that run: none, one, or several about texts.
         answered: Requests answered with the status ``ok``.
         cut_short: Requests that were cancelled, timed out or interrupted.
         failed: Requests that went wrong.

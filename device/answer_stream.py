@@ -1,6 +1,7 @@
 """One request from the requester's side: sent, awaited, and put together.
 
-Workflow: iterate to get the text as it comes; ``final`` is there when the iteration has ended.
+Workflow: iterate to get the text as it comes; when the iteration has ended, ``final`` is there, or
+``results`` where texts were judged.
 Rules: the request is sent again after a lost connection and after a silence at the beginning (the
 agent knows it by its id and does not run it twice); leaving the iteration early cancels it;
 whatever does not end in an answer ends in one clear exception.
@@ -23,8 +24,17 @@ from edgewise.device.errors import (
     DeviceError,
     RequestFailedError,
 )
-from edgewise.device.messages import Accepted, Busy, Chunk, Failure, Final, Reply, Request
 from edgewise.device.outbox import Delivery
+from edgewise.device.reply_messages import (
+    Accepted,
+    Busy,
+    Chunk,
+    Failure,
+    Final,
+    Reply,
+    Results,
+)
+from edgewise.device.request_messages import AnyRequest
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +59,7 @@ class AnswerStream:
     def __init__(
         self,
         device: str,
-        request: Request,
+        request: AnyRequest,
         *,
         deadline_seconds: float,
         patient: bool,
@@ -73,6 +83,7 @@ class AnswerStream:
             done: Called when nothing more is awaited.
         """
         self.final: Final | None = None
+        self.results: Results | None = None
         self.request = request
         self._device = device
         self._deadline_seconds = deadline_seconds
@@ -101,6 +112,10 @@ class AnswerStream:
         """Take what arrived for this request; any thread may."""
         self._inbox.put(event)
 
+    @property
+    def _ended(self) -> bool:
+        return self.final is not None or self.results is not None
+
     def cancel(self) -> None:
         """Ask the agent to stop; the iteration then ends with what there is."""
         self._cancel()
@@ -110,7 +125,7 @@ class AnswerStream:
         try:
             yield from self._receive()
         finally:
-            if self.final is None and not self._refused:
+            if not self._ended and not self._refused:
                 self._cancel_quietly()
             self._done()
 
@@ -126,7 +141,7 @@ class AnswerStream:
         self._publish()
         ask_again = started + FIRST_REPLY_SECONDS
         asked_again = False
-        while self.final is None:
+        while not self._ended:
             now = time.monotonic()
             self._check()
             if now >= give_up:
@@ -146,7 +161,7 @@ class AnswerStream:
             text = self._handle(event)
             if text:
                 yield text
-        if self.final.status in {"timeout", "interrupted"}:
+        if self.final is not None and self.final.status in {"timeout", "interrupted"}:
             raise RequestFailedError(
                 f"{self._device} ended the answer early: {self.final.status}.",
                 partial_text=self.final.text,
@@ -182,6 +197,9 @@ class AnswerStream:
                 return ""
             case Chunk():
                 return self._assembly.add(event)
+            case Results():
+                self.results = event
+                return ""
             case Final():
                 text = self._assembly.finish(event)
                 self.final = event

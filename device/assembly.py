@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgewise.device.errors import DeviceError
-from edgewise.device.messages import Chunk, Final
+from edgewise.device.reply_messages import Chunk, Final
 
 
 class Assembly:

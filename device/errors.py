@@ -18,7 +18,7 @@ class WireError(DeviceError):
 
     Attributes:
         request_id: The id that the message carried, where at least that could be read.
-        code: The number that the sender is answered with (see ``messages.ErrorCode``).
+        code: The number that the sender is answered with (see ``reply_messages.ErrorCode``).
     """
 
     def __init__(self, message: str, *, request_id: str | None = None, code: int = 400) -> None:
@@ -55,8 +55,8 @@ class RequestFailedError(DeviceError):
     """The agent answered that it does not, or did not, fulfil the request.
 
     Attributes:
-        code: The number from the reply (see ``messages.ErrorCode``), or None where the reply is a
-            final with the status ``timeout`` or ``interrupted``.
+        code: The number from the reply (see ``reply_messages.ErrorCode``), or None where the reply
+            is a final with the status ``timeout`` or ``interrupted``.
         partial_text: What had been generated until then.
     """
 

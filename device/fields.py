@@ -1,23 +1,48 @@
 """Reading the fields of one message, each once, each checked; what is left over is refused.
 
-Workflow: wrap the decoded object, take the version, take the fields, call ``nothing_else``. Rules:
-a wrong type, a value outside its limits and an unknown field each give a sentence that names the
-field, what was given and what is accepted. ``true`` is no number.
+Workflow: ``decode_message``, wrap the object, take the version, take the fields, call
+``nothing_else``. Rules: a wrong type, a value outside its limits and an unknown field each give a
+sentence that names the field, what was given and what is accepted. ``true`` is no number.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from edgewise.common.strict_json import JsonError, decode_object, encode_object
 from edgewise.device.errors import WireError
 from edgewise.device.topics import MAX_ID_LENGTH, is_request_id
 
 VERSION = 1  # of every message on the wire
+MAX_DEPTH = 6  # open brackets; a request needs three
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def decode_message(payload: bytes, *, max_bytes: int) -> dict[str, Any]:
+    """Read the JSON object of a message.
+
+    Args:
+        payload: The message's payload.
+        max_bytes: The largest payload taken, in bytes.
+
+    Raises:
+        WireError: If it is too large (code 413) or no JSON object (code 400).
+    """
+    try:
+        return decode_object(payload, max_bytes=max_bytes, max_depth=MAX_DEPTH)
+    except JsonError as error:
+        code = 413 if error.too_large else 400
+        raise WireError(f"The message is not usable: {error}.", code=code) from error
+
+
+def encode_message(**fields: Any) -> bytes:
+    """Write a message's payload: its version and the fields that are not None."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    return encode_object({"v": VERSION, **given})
 
 
 class Fields:
@@ -167,8 +192,28 @@ class Fields:
                 f"The {self._what} has unknown fields: {unknown}; known: {', '.join(self._known)}."
             )
 
+    def has(self, name: str) -> bool:
+        """Tell whether a field is there and not null; it stays to be taken."""
+        return self._values.get(name) is not None
+
     def _is_absent(self, name: str) -> bool:
-        if self._values.get(name) is not None:
+        if self.has(name):
             return False
         self.take(name)
         return True
+
+
+def read_message(payload: bytes, *, max_bytes: int, what: str) -> Fields:
+    """Read a message and its version; its other fields are the caller's to take.
+
+    Args:
+        payload: The message's payload.
+        max_bytes: The largest payload taken, in bytes.
+        what: Names the message in errors.
+
+    Raises:
+        WireError: If it is no such message.
+    """
+    fields = Fields(decode_message(payload, max_bytes=max_bytes), what=what)
+    fields.version()
+    return fields

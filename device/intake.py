@@ -10,34 +10,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.errors import WireError
 from edgewise.device.job import Job, WaitingLine
 from edgewise.device.ledger import Entry, Key, Ledger, Standing
-from edgewise.device.messages import (
-    Accepted,
-    Busy,
-    ErrorCode,
-    Failure,
-    Final,
-    Request,
-    Usage,
+from edgewise.device.replier import LATE_SECONDS, Replier, ReplyAddress
+from edgewise.device.reply_messages import Accepted, Busy, End, ErrorCode, Failure, Final, Usage
+from edgewise.device.reply_stream import ReplyStream
+from edgewise.device.request_messages import (
+    AnyRequest,
     parse_cancel,
     parse_request,
+    parse_texts_request,
     request_id_of,
 )
-from edgewise.device.replier import LATE_SECONDS, Replier, ReplyAddress
-from edgewise.device.reply_stream import End, ReplyStream
 from edgewise.device.tally import Tally
 from edgewise.device.topics import UNREADABLE_ID, DeviceTopics, RequestTopic
 from edgewise.device.transport import Incoming
+from edgewise.device.verbs import CANCEL, GENERATE, TASKS
 
 logger = logging.getLogger(__name__)
 
-VERBS = ("generate", "cancel")
 MAX_CANCEL_SECONDS = 600.0  # how long the cancel of a request that has not come is remembered
 
 
@@ -54,6 +50,7 @@ class Intake:
         active: ActiveJobs,
         tally: Tally,
         replier: Replier,
+        verbs: Sequence[str],
         on_new_deadline: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,6 +64,7 @@ class Intake:
             active: Where jobs are found until they end.
             tally: Counts.
             replier: Sends replies.
+            verbs: What the model can be asked.
             on_new_deadline: Called when there is a job whose deadline must be watched.
             clock: In seconds.
         """
@@ -77,6 +75,7 @@ class Intake:
         self._active = active
         self._tally = tally
         self._replier = replier
+        self._verbs = tuple(verbs)
         self._on_new_deadline = on_new_deadline
         self._clock = clock
         self.stopping = False
@@ -105,33 +104,30 @@ class Intake:
             self._replier.send(Failure(request_id, error.code, str(error)), address)
 
     def _carry_out(self, topic: RequestTopic, message: Incoming) -> None:
-        if topic.verb == "generate":
-            self._generate(topic.client, message)
-        elif topic.verb == "cancel":
+        if topic.verb in self._verbs:
+            self._take_in(topic, message)
+        elif topic.verb == CANCEL:
             self._cancel(topic.client, message)
         else:
+            known = "is none of its model's" if topic.verb in TASKS else "is unknown"
             raise WireError(
-                f"This agent does not know {topic.verb!r}; it knows: {', '.join(VERBS)}.",
+                f"This agent cannot be asked to {topic.verb}, which {known}; it can be asked to: "
+                f"{', '.join((*self._verbs, CANCEL))}.",
                 request_id=request_id_of(message.payload),
                 code=ErrorCode.UNSUPPORTED,
             )
 
     # Requests
 
-    def _generate(self, client: str, message: Incoming) -> None:
-        request = parse_request(message.payload)
+    def _take_in(self, topic: RequestTopic, message: Incoming) -> None:
+        request = self._read(topic.verb, message.payload)
+        client = topic.client
         reply_topic = self._topics.reply_for(client, request.id, message.response_topic)
-        limit = self._settings.max_tokens
-        if request.max_tokens is not None and request.max_tokens > limit:
-            raise WireError(
-                f"The field 'max_tokens' is {request.max_tokens}; this agent makes up to {limit}.",
-                request_id=request.id,
-            )
         lifetime = self._lifetime(request, message)
         arrived_at = self._clock()
         address = ReplyAddress(reply_topic, message.correlation, arrived_at + lifetime)
         key = Key(client, request.id)
-        entry = Entry(key, request.encode(), reply_topic, message.correlation, lifetime)
+        entry = Entry(key, topic.verb, request.encode(), reply_topic, message.correlation, lifetime)
         verdict = self._ledger.open(entry)
         if verdict.standing is Standing.CONFLICT:
             raise WireError(
@@ -144,9 +140,21 @@ class Intake:
         elif verdict.standing is Standing.OPEN:
             self._accept(request, address)
         else:
-            self._take(key, request, address, arrived_at)
+            self._take(key, topic.verb, request, address, arrived_at)
 
-    def _lifetime(self, request: Request, message: Incoming) -> float:
+    def _read(self, verb: str, payload: bytes) -> AnyRequest:
+        if verb != GENERATE:
+            return parse_texts_request(payload)
+        request = parse_request(payload)
+        limit = self._settings.max_tokens
+        if request.max_tokens is not None and request.max_tokens > limit:
+            raise WireError(
+                f"The field 'max_tokens' is {request.max_tokens}; this agent makes up to {limit}.",
+                request_id=request.id,
+            )
+        return request
+
+    def _lifetime(self, request: AnyRequest, message: Incoming) -> float:
         limits = [self._settings.max_deadline_seconds]
         if request.deadline_ms is not None:
             limits.append(request.deadline_ms / 1000)
@@ -154,7 +162,14 @@ class Intake:
             limits.append(float(message.expiry_seconds))
         return min(limits)
 
-    def _take(self, key: Key, request: Request, address: ReplyAddress, arrived_at: float) -> None:
+    def _take(
+        self,
+        key: Key,
+        verb: str,
+        request: AnyRequest,
+        address: ReplyAddress,
+        arrived_at: float,
+    ) -> None:
         refusal = self._no_place(request)
         if refusal is not None:
             self._ledger.forget(key)
@@ -163,6 +178,7 @@ class Intake:
             return
         job = Job(
             key=key,
+            verb=verb,
             request=request,
             replies=ReplyStream(
                 request.id,
@@ -182,7 +198,7 @@ class Intake:
         else:  # closed in this moment
             job.replies.settle(lambda _text, _chunks: _stopping(request.id))
 
-    def _no_place(self, request: Request) -> Failure | Busy | None:
+    def _no_place(self, request: AnyRequest) -> Failure | Busy | None:
         """Say why there is no place. Only this thread fills the line: a place found here stays."""
         if self.stopping:
             return _stopping(request.id)
@@ -191,7 +207,7 @@ class Intake:
             return None
         return Busy(request.id, self._tally.retry_after_ms(depth), depth)
 
-    def _accept(self, request: Request, address: ReplyAddress) -> None:
+    def _accept(self, request: AnyRequest, address: ReplyAddress) -> None:
         if request.stream:  # without, clients that know one answer to a question get just that
             self._replier.send(Accepted(request.id, len(self._line)), address)
 
@@ -201,13 +217,16 @@ class Intake:
         started = None if job is None else job.started_at
         self._tally.end(end, None if started is None else self._clock() - started)
         self._ledger.settle(key, end.encode())
-        how = end.status if isinstance(end, Final) else f"{end.code} {end.message}"
+        if isinstance(end, Failure):
+            how = f"{end.code} {end.message}"
+        else:
+            how = end.status if isinstance(end, Final) else "ok"
         logger.info("Request %s of %s: %s", key.request_id, key.client, how)
         if not self._replier.send(end, address):
             failure = Failure(
                 key.request_id,
                 ErrorCode.TOO_LARGE,
-                "The answer is larger than the broker takes; ask for fewer tokens.",
+                "The answer is larger than the broker takes; ask for fewer tokens or texts.",
             )
             self._ledger.settle(key, failure.encode())
             self._replier.send(failure, address)

@@ -7,12 +7,14 @@ are those of the monotonic clock, in seconds: a board's wall clock jumps when it
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.device.ledger import Key
-from edgewise.device.messages import Request, Usage
+from edgewise.device.reply_messages import Usage
 from edgewise.device.reply_stream import ReplyStream
+from edgewise.device.request_messages import AnyRequest, Request
 from edgewise.runtime.generation import Statistics
 
 
@@ -22,6 +24,7 @@ class Job:
 
     Attributes:
         key: Whose, and which.
+        verb: How it is asked, from the topic.
         request: What is asked.
         replies: Where the answer goes.
         arrived_at: When it came.
@@ -34,7 +37,8 @@ class Job:
     """
 
     key: Key
-    request: Request
+    verb: str
+    request: AnyRequest
     replies: ReplyStream
     arrived_at: float
     deadline: float
@@ -70,8 +74,9 @@ class Job:
         first_ms = None
         if started is not None and self.first_token_at is not None:
             first_ms = _milliseconds(self.first_token_at - started)
+        generates = isinstance(self.request, Request)
         return Usage(
-            generated_tokens=self.generated_tokens,
+            generated_tokens=self.generated_tokens if generates else None,
             queue_ms=queue_ms,
             time_to_first_token_ms=first_ms,
             total_ms=total_ms,
@@ -117,6 +122,18 @@ class WaitingLine:
             job = max(self._jobs, key=lambda waiting: waiting.request.priority)  # the first of them
             self._jobs.remove(job)
             return job
+
+    def take_also(self, fits: Callable[[Job], bool]) -> list[Job]:
+        """Take, without waiting, those of the jobs that fit, in the order in which they would go.
+
+        Args:
+            fits: Asked about each job once; it may count those that it has let in.
+        """
+        with self._changed:
+            by_turn = sorted(self._jobs, key=lambda waiting: -waiting.request.priority)
+            taken = [job for job in by_turn if not self._closed and fits(job)]
+            self._jobs = [job for job in self._jobs if job not in taken]
+            return taken
 
     def drop_settled(self) -> None:
         """Give the places of jobs back that have ended while they waited."""

@@ -40,13 +40,15 @@ class Entry:
 
     Attributes:
         key: Whose, and which.
-        content: Its payload in one canonical form; equal means the same request.
+        verb: What it asks for.
+        content: Its payload in one canonical form; with the verb, equal means the same request.
         reply_topic: Where the answer goes.
         correlation: What goes back with it.
         lifetime_seconds: How long from now anybody wants the answer.
     """
 
     key: Key
+    verb: str
     content: bytes
     reply_topic: str
     correlation: bytes | None
@@ -91,14 +93,14 @@ class Ledger(Protocol):
 
 @dataclass
 class _Record:
-    digest: bytes | None  # SHA-256 of the content; None: forbidden before it came
+    digest: bytes | None  # SHA-256 of verb and content; None: forbidden before it came
     entry: Entry | None  # while it is open: long prompts are not kept after that
     expires_at: float  # on the ledger's clock
     outcome: bytes | None = None
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
+def _digest(entry: Entry) -> bytes:
+    return hashlib.sha256(entry.verb.encode() + b"/" + entry.content).digest()
 
 
 class MemoryLedger:
@@ -127,9 +129,9 @@ class MemoryLedger:
             record = self._records.get(entry.key)
             if record is None:
                 expires_at = self._clock() + entry.lifetime_seconds + self._kept_seconds
-                self._records[entry.key] = _Record(_digest(entry.content), entry, expires_at)
+                self._records[entry.key] = _Record(_digest(entry), entry, expires_at)
                 return Verdict(Standing.NEW)
-            if record.digest not in {None, _digest(entry.content)}:
+            if record.digest not in {None, _digest(entry)}:
                 return Verdict(Standing.CONFLICT)
             return self._known(record)
 

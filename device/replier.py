@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgewise.device.errors import DeviceError, MessageTooLargeError
-from edgewise.device.messages import Accepted, Chunk, Failure, Reply
 from edgewise.device.outbox import Delivery, Outgoing
+from edgewise.device.reply_messages import Accepted, Chunk, Failure, Reply
 from edgewise.device.topics import ACCEPTED, FINAL, REFUSAL, UNREADABLE_ID, Policy
 
 logger = logging.getLogger(__name__)

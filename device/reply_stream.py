@@ -12,11 +12,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeAlias
 
-from edgewise.device.messages import Chunk, Failure, Final
-
-End: TypeAlias = Final | Failure
+from edgewise.device.reply_messages import Chunk, End
 
 
 class ReplyStream:

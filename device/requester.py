@@ -20,16 +20,11 @@ from edgewise.device.broker_address import BrokerAddress, TlsFiles
 from edgewise.device.connection import Connection
 from edgewise.device.dialer import AUTO
 from edgewise.device.errors import AgentAbsentError, DeviceError, RequestFailedError, WireError
-from edgewise.device.messages import (
-    DEFAULT_PRIORITY,
-    Cancel,
-    ChatMessage,
-    Final,
-    Request,
-    parse_reply,
-    parse_request,
-)
 from edgewise.device.outbox import Delivery, Outgoing
+from edgewise.device.reply_messages import Final, Results, parse_reply
+from edgewise.device.request_making import generation_request, texts_request
+from edgewise.device.request_messages import DEFAULT_PRIORITY, AnyRequest, Cancel, Text
+from edgewise.device.text_questions import TextQuestions
 from edgewise.device.topics import (
     DEFAULT_ROOT,
     REQUEST,
@@ -40,6 +35,7 @@ from edgewise.device.topics import (
     status_filter,
 )
 from edgewise.device.transport import ConnectOptions, Incoming, Subscription
+from edgewise.device.verbs import CANCEL, GENERATE, TEXT_VERBS
 from edgewise.runtime.options import GenerationOptions
 
 logger = logging.getLogger(__name__)
@@ -49,7 +45,7 @@ DISCOVERY_SECONDS = 1.0  # in which the broker sends the retained status of ever
 SESSION_EXPIRY_SECONDS = 60  # how long replies are kept while the connection is down (MQTT 5)
 
 
-class Requester:
+class Requester(TextQuestions):
     """See the module's docstring. Use as a context manager."""
 
     def __init__(
@@ -155,16 +151,28 @@ class Requester:
             AgentAbsentError: If no such agent is there.
             DeviceError: If the request breaks a rule.
         """
-        topics = DeviceTopics(self._root, device)
-        identifier = uuid.uuid4()
-        request = _request(
+        request = generation_request(
             prompt,
             options,
-            request_id=identifier.hex if request_id is None else request_id,
+            request_id=uuid.uuid4().hex if request_id is None else request_id,
             priority=priority,
             deadline_seconds=deadline_seconds,
         )
-        if not even_if_offline:
+        return self._open(device, GENERATE, request, deadline_seconds, patient=even_if_offline)
+
+    def _open(
+        self,
+        device: str,
+        verb: str,
+        request: AnyRequest,
+        deadline_seconds: float,
+        *,
+        patient: bool = False,
+    ) -> AnswerStream:
+        """Prepare the answer to a request; iterating over it sends the request."""
+        topics = DeviceTopics(self._root, device)
+        correlation = uuid.uuid4().bytes
+        if not patient:
             self._find_agent(device)
         wanted_until = time.monotonic() + deadline_seconds
         key = (device, request.id)
@@ -179,26 +187,26 @@ class Requester:
         def send() -> Delivery:
             return self._connection.publish(
                 Outgoing(
-                    topics.request(self._client, "generate"),
+                    topics.request(self._client, verb),
                     request.encode(),
                     qos=REQUEST.qos,
                     retain=REQUEST.retain,
                     expires_at=wanted_until,
                     response_topic=topics.reply(self._client, request.id),
-                    correlation=identifier.bytes,
+                    correlation=correlation,
                 )
             )
 
         def cancel() -> None:
             self._connection.publish(
                 Outgoing(
-                    topics.request(self._client, "cancel"),
+                    topics.request(self._client, CANCEL),
                     Cancel(request.id).encode(),
                     qos=REQUEST.qos,
                     retain=REQUEST.retain,
                     expires_at=wanted_until,
                     response_topic=topics.reply(self._client, request.id),
-                    correlation=identifier.bytes,
+                    correlation=correlation,
                 )
             )
 
@@ -214,7 +222,7 @@ class Requester:
             device,
             request,
             deadline_seconds=deadline_seconds,
-            patient=even_if_offline,
+            patient=patient,
             begin=begin,
             send=send,
             cancel=cancel,
@@ -246,6 +254,53 @@ class Requester:
         if stream.final is None:
             raise RequestFailedError(f"{device} ended without an answer.")
         return stream.final
+
+    def judge(
+        self,
+        device: str,
+        verb: str,
+        texts: Sequence[Text],
+        *,
+        top: int | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        deadline_seconds: float = 120.0,
+    ) -> Results:
+        """Ask about texts, and wait for the results as they stand in the reply.
+
+        Args:
+            device: The agent's device.
+            verb: One of ``verbs.TEXT_VERBS``.
+            texts: Texts, or pairs of texts.
+            top: Labels of a text, or words for a mask, at most.
+            priority: 0 to 9; higher is served first.
+            deadline_seconds: How long the answer is wanted.
+
+        Raises:
+            AgentAbsentError: If no such agent is there, or it went away.
+            DeviceBusyError: If its queue is full.
+            RequestFailedError: If it refuses, fails, or runs out of time.
+            DeviceError: If the request, or the answer, breaks a rule.
+        """
+        if verb not in TEXT_VERBS:
+            raise DeviceError(f"The verb is {verb!r}; accepted: {', '.join(TEXT_VERBS)}.")
+        request = texts_request(
+            texts,
+            top=top,
+            request_id=uuid.uuid4().hex,
+            priority=priority,
+            deadline_seconds=deadline_seconds,
+        )
+        stream = self._open(device, verb, request, deadline_seconds)
+        for _text in stream:
+            pass
+        if stream.results is None:
+            raise RequestFailedError(f"{device} ended without results.")
+        if len(stream.results.results) != len(request.texts):
+            raise DeviceError(
+                f"{device} gave {len(stream.results.results)} results for {len(request.texts)} "
+                "texts; is it an agent of another version?"
+            )
+        return stream.results
 
     def devices(self, wait_seconds: float = DISCOVERY_SECONDS) -> dict[str, Status]:
         """Return the status of every agent on the broker, as far as this client may read it.
@@ -311,48 +366,3 @@ class Requester:
             self._changed.notify_all()
         for stream in streams:
             stream.notice(status)
-
-
-def _request(
-    prompt: str | Sequence[Mapping[str, str]],
-    options: GenerationOptions | None,
-    *,
-    request_id: str,
-    priority: int,
-    deadline_seconds: float,
-) -> Request:
-    """Make a request and hold it against the rules of the wire, so that the fault shows here."""
-    text = prompt if isinstance(prompt, str) else None
-    turns = None
-    if not isinstance(prompt, str):
-        try:
-            turns = tuple(ChatMessage(turn["role"], turn["content"]) for turn in prompt)
-        except KeyError as error:
-            raise DeviceError(
-                f"A message of the conversation has no {error.args[0]!r}; each has a role "
-                "(system, user, assistant) and a content."
-            ) from error
-    request = Request(
-        id=request_id,
-        prompt=text,
-        messages=turns,
-        max_tokens=None if options is None else options.max_tokens,
-        temperature=None if options is None else options.temperature,
-        top_k=None if options is None else options.top_k,
-        top_p=None if options is None else options.top_p,
-        min_p=None if options is None else options.min_p,
-        repetition_penalty=None if options is None else options.repetition_penalty,
-        seed=None if options is None else options.seed,
-        stop=() if options is None else tuple(options.stop),
-        raw=False if options is None else options.raw,
-        beams=1 if options is None else options.beams,
-        beam_groups=1 if options is None else options.beam_groups,
-        diversity_penalty=0.0 if options is None else options.diversity_penalty,
-        length_penalty=1.0 if options is None else options.length_penalty,
-        priority=priority,
-        deadline_ms=max(1, round(deadline_seconds * 1000)),
-    )
-    try:
-        return parse_request(request.encode())
-    except UnicodeEncodeError as error:
-        raise DeviceError("The prompt holds half of a surrogate pair, no character.") from error

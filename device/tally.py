@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 
-from edgewise.device.messages import Final
-from edgewise.device.reply_stream import End
+from edgewise.device.reply_messages import End, Failure, Results
 
 MIN_RETRY_MS = 250
 MAX_RETRY_MS = 60_000
@@ -52,9 +51,9 @@ class Tally:
         """
         with self._lock:
             counts = self._counts
-            if not isinstance(reply, Final):
+            if isinstance(reply, Failure):
                 self._counts = replace(counts, failed=counts.failed + 1)
-            elif reply.status == "ok":
+            elif isinstance(reply, Results) or reply.status == "ok":
                 rate = reply.usage.tokens_per_second
                 self._counts = replace(
                     counts,

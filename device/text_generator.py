@@ -1,4 +1,4 @@
-"""What an agent needs of a model, written by its consumer, so that anything that streams will do.
+"""What an agent needs of a model, written by its consumer, so that anything that answers will do.
 
 ``edgewise.runtime.load(bundle)`` gives one; tests script theirs.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Generator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from edgewise.runtime.generation import Piece
+from edgewise.runtime.judging import Judge
 from edgewise.runtime.options import GenerationOptions
 
+MAX_DESCRIBED = 200  # labels that are announced; who has more is asked for all of them
 _DISTRIBUTIONS = ("edgewise", "onnxruntime", "paho-mqtt")
 
 
@@ -40,12 +42,31 @@ class TextGenerator(Protocol):
         ...
 
 
-def describe_model(model: TextGenerator) -> dict[str, Any]:
+AnyModel: TypeAlias = TextGenerator | Judge
+
+
+def describe_model(model: AnyModel) -> dict[str, Any]:
     """Return what the model's manifest says about it, as far as it has one."""
     manifest = getattr(model, "manifest", None)
-    names = ("model_id", "architecture", "parameters", "recipe", "profile", "context_length")
+    names = (
+        "model_id",
+        "architecture",
+        "family",
+        "tasks",
+        "parameters",
+        "recipe",
+        "profile",
+        "context_length",
+        "source_length",
+        "labels",
+    )
     found = {name: getattr(manifest, name, None) for name in names}
-    return {name: value for name, value in found.items() if isinstance(value, str | int)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in found.items()
+        if isinstance(value, str | int)
+        or (isinstance(value, tuple) and 0 < len(value) <= MAX_DESCRIBED)
+    }
 
 
 def describe_versions() -> dict[str, str]:

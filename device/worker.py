@@ -1,9 +1,12 @@
 """The thread that runs the model: one job after the other, whatever happens in one of them.
 
-Rules: generation never runs on the connection's thread, which must serve keep-alive. A job that has
-been settled from outside (cancelled, timed out) is left at its next piece. An exception ends its
-own job only. What it says reaches the requester only if it is an ``EdgewiseError``, whose text is
-written for users; of any other the requester learns only that there was one.
+Jobs about texts that wait at the same time and ask for the same go through the model together.
+
+Rules: the model never runs on the connection's thread, which must serve keep-alive. A job that has
+been settled from outside (cancelled, timed out) is left at its next piece, or after the texts that
+are being judged. An exception ends its own job only. What it says reaches the requester only if it
+is an ``EdgewiseError``, whose text is written for users; of any other the requester learns only
+that there was one.
 """
 
 from __future__ import annotations
@@ -12,17 +15,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
+from typing import cast
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.device.job import Job, WaitingLine
-from edgewise.device.messages import ErrorCode, Failure, Final, Request
-from edgewise.device.text_generator import TextGenerator
+from edgewise.device.reply_messages import ErrorCode, Failure, Final, Results
+from edgewise.device.request_messages import Request, TextsRequest
+from edgewise.device.text_generator import AnyModel, TextGenerator
+from edgewise.device.verbs import TASKS
 from edgewise.runtime.generation import Piece
+from edgewise.runtime.judging import DEFAULT_TOP, Judge, Judgement, judge
 from edgewise.runtime.options import GenerationOptions
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILURE_LENGTH = 500  # characters of an error's text that reach the requester
+JUDGED_TOGETHER = 32  # texts of several jobs that share a turn of the model
+JUDGED_AT_ONCE = 8  # texts in one call, between which a job that has been settled is left
 
 
 def generation_options(request: Request, *, max_tokens: int) -> GenerationOptions:
@@ -57,7 +66,7 @@ class Worker:
 
     def __init__(
         self,
-        model: TextGenerator,
+        model: AnyModel,
         line: WaitingLine,
         *,
         max_tokens: int,
@@ -75,17 +84,17 @@ class Worker:
         self._line = line
         self._max_tokens = max_tokens
         self._clock = clock
-        self._job: Job | None = None
-        self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
+        self._jobs: tuple[Job, ...] = ()
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
         """Begin to take jobs."""
         self._thread.start()
 
     @property
-    def job(self) -> Job | None:
-        """The job that runs."""
-        return self._job
+    def jobs(self) -> tuple[Job, ...]:
+        """The jobs that run: none, one, or several about texts."""
+        return self._jobs
 
     @property
     def alive(self) -> bool:
@@ -99,27 +108,73 @@ class Worker:
 
     def _run(self) -> None:
         while (job := self._line.take()) is not None:
-            self._job = job
             try:
-                self._answer(job)
-            except EdgewiseError as error:
-                self._fail(job, ErrorCode.INVALID, str(error)[:MAX_FAILURE_LENGTH])
-            except Exception:
-                logger.exception("Generating failed for request %s", job.request.id)
-                self._fail(
-                    job, ErrorCode.FAILED, "Generating failed on the device; its log says why."
-                )
+                if isinstance(job.request, TextsRequest):
+                    self._jobs = (job, *self._line.take_also(_Companions(job)))
+                    self._guard(self._judge, self._jobs)
+                else:
+                    self._jobs = (job,)
+                    self._guard(self._answer, self._jobs)
             finally:
-                self._job = None
+                self._jobs = ()
 
-    def _answer(self, job: Job) -> None:
+    def _guard(self, work: Callable[[tuple[Job, ...]], None], jobs: tuple[Job, ...]) -> None:
+        """Do the work of jobs; whatever goes wrong is their end and nobody else's."""
+        try:
+            work(jobs)
+        except EdgewiseError as error:
+            self._fail(jobs, ErrorCode.INVALID, str(error)[:MAX_FAILURE_LENGTH])
+        except Exception:
+            names = ", ".join(job.request.id for job in jobs)
+            logger.exception("The model failed for %s", names)
+            self._fail(jobs, ErrorCode.FAILED, "The model failed on the device; its log says why.")
+
+    # Texts that are judged
+
+    def _judge(self, jobs: tuple[Job, ...]) -> None:
+        jobs = tuple(job for job in jobs if not job.replies.settled)
+        for job in jobs:
+            job.started_at = job.started_at or self._clock()
+        requests = [cast("TextsRequest", job.request) for job in jobs]
+        texts = [text for request in requests for text in request.texts]
+        results: list[Judgement] = []
+        try:
+            while len(results) < len(texts):
+                if all(job.replies.settled for job in jobs):
+                    return
+                part = texts[len(results) : len(results) + JUDGED_AT_ONCE]
+                results += judge(
+                    cast("Judge", self._model),
+                    TASKS[jobs[0].verb],
+                    part,
+                    top=requests[0].top or DEFAULT_TOP,
+                )
+        except EdgewiseError:
+            if len(jobs) == 1:
+                raise
+            for job in jobs:  # one of them is at fault, and the others shall not suffer
+                self._guard(self._judge, (job,))
+            return
+        for job, request in zip(jobs, requests, strict=True):
+            found, results = results[: len(request.texts)], results[len(request.texts) :]
+            self._settle_results(job, found)
+
+    def _settle_results(self, job: Job, found: list[Judgement]) -> None:
+        job.replies.settle(
+            lambda _text, _chunks: Results(job.request.id, tuple(found), job.usage(self._clock()))
+        )
+
+    # Text that is generated
+
+    def _answer(self, jobs: tuple[Job, ...]) -> None:
+        (job,) = jobs
         if job.replies.settled:
             return
-        request = job.request
+        request = cast("Request", job.request)
         job.started_at = self._clock()
         prompt = request.prompt
         messages = [{"role": turn.role, "content": turn.content} for turn in request.messages or ()]
-        pieces = self._model.stream(
+        pieces = cast("TextGenerator", self._model).stream(
             messages if prompt is None else prompt,
             generation_options(request, max_tokens=self._max_tokens),
         )
@@ -154,5 +209,27 @@ class Worker:
             )
         )
 
-    def _fail(self, job: Job, code: ErrorCode, message: str) -> None:
-        job.replies.settle(lambda _text, _chunks: Failure(job.request.id, code, message))
+    def _fail(self, jobs: tuple[Job, ...], code: ErrorCode, message: str) -> None:
+        for job in jobs:
+            self._settle_failure(job, Failure(job.request.id, code, message))
+
+    @staticmethod
+    def _settle_failure(job: Job, failure: Failure) -> None:
+        job.replies.settle(lambda _text, _chunks: failure)
+
+
+class _Companions:
+    """Finds jobs that can share the turn of one about texts: the same is asked, and all fit."""
+
+    def __init__(self, first: Job) -> None:
+        self._first = first
+        self._room = JUDGED_TOGETHER - len(cast("TextsRequest", first.request).texts)
+
+    def __call__(self, job: Job) -> bool:
+        request, wanted = job.request, cast("TextsRequest", self._first.request)
+        if not isinstance(request, TextsRequest) or len(request.texts) > self._room:
+            return False
+        if job.verb != self._first.verb or request.top != wanted.top:
+            return False
+        self._room -= len(request.texts)
+        return True

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter.model_size import BLOCK_FORMAT, ModelSize, Shape, weights_bytes
+from edgewise.exporter.model_size import BLOCK_FORMAT, EncoderWork, ModelSize, Shape, weights_bytes
 from edgewise.firmware_profiles import Profile, RecipeChoice
 
 MEBIBYTE = 1 << 20  # bytes
@@ -56,6 +56,8 @@ class MemoryBudget:
         context: Tokens the cache is allocated for.
         overhead_bytes: The runtime beside weights and cache.
         usable_bytes: What the board leaves to a model.
+        working_bytes: An encoder's activations, and what a decoder keeps of its source.
+        working_tokens: Of what that encoder works on.
     """
 
     weights_bytes: int
@@ -63,6 +65,8 @@ class MemoryBudget:
     context: int
     overhead_bytes: int
     usable_bytes: int
+    working_bytes: int = 0
+    working_tokens: int = 0
 
     @property
     def cache_bytes(self) -> int:
@@ -71,8 +75,8 @@ class MemoryBudget:
 
     @property
     def total_bytes(self) -> int:
-        """Weights, cache and runtime together."""
-        return self.weights_bytes + self.cache_bytes + self.overhead_bytes
+        """Weights, cache, work and runtime together."""
+        return self.weights_bytes + self.cache_bytes + self.working_bytes + self.overhead_bytes
 
     @property
     def fits(self) -> bool:
@@ -81,16 +85,26 @@ class MemoryBudget:
 
     @property
     def largest_context(self) -> int:
-        """Tokens for which the cache has room, down to a multiple of CONTEXT_STEP; 0 for none."""
-        room = self.usable_bytes - self.weights_bytes - self.overhead_bytes
+        """Tokens for which the cache has room, down to a multiple of CONTEXT_STEP; 0 for none.
+
+        0 also without a cache. Work is taken as it is: see `largest_context`.
+        """
+        if not self.cache_bytes_per_token:
+            return 0
+        room = self.usable_bytes - self.weights_bytes - self.working_bytes - self.overhead_bytes
         return max(room, 0) // self.cache_bytes_per_token // CONTEXT_STEP * CONTEXT_STEP
 
     def __str__(self) -> str:
         """Write the sum: "weights 96 MiB + cache of ... = 400 MiB of 300 usable"."""
+        parts = [f"weights {_mebibytes(self.weights_bytes)}"]
+        if self.cache_bytes_per_token:
+            parts.append(f"cache of {self.context} tokens {_mebibytes(self.cache_bytes)}")
+        if self.working_bytes:
+            parts.append(f"work on {self.working_tokens} tokens {_mebibytes(self.working_bytes)}")
+        parts.append(f"runtime {_mebibytes(self.overhead_bytes)}")
         return (
-            f"weights {_mebibytes(self.weights_bytes)} + cache of {self.context} tokens "
-            f"{_mebibytes(self.cache_bytes)} + runtime {_mebibytes(self.overhead_bytes)} = "
-            f"{_mebibytes(self.total_bytes)}, of {_mebibytes(self.usable_bytes)} usable"
+            f"{' + '.join(parts)} = {_mebibytes(self.total_bytes)}, "
+            f"of {_mebibytes(self.usable_bytes)} usable"
         )
 
 
@@ -116,6 +130,8 @@ def memory_budget(
         context=context,
         overhead_bytes=profile.runtime_choice(profile.runtime).overhead_bytes,
         usable_bytes=profile.memory.usable_bytes,
+        working_bytes=model.working_bytes(context),
+        working_tokens=model.working_tokens(context),
     )
 
 
@@ -161,24 +177,40 @@ def _larger_variant(profile: Profile, budget: MemoryBudget) -> str | None:
     return None
 
 
-def _ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[str]:
+def largest_context(model: ModelSize, budget: MemoryBudget) -> int:
+    """Return the tokens for which there is room, down to a multiple of CONTEXT_STEP; 0 for none.
+
+    An encoder's work grows with the square of its text, so the contexts are tried.
+    """
+    if model.encoder is None:
+        return budget.largest_context
+    least = model.encoder.tokens or 0  # an image takes as many of the context
+    for context in range(budget.context // CONTEXT_STEP * CONTEXT_STEP, least, -CONTEXT_STEP):
+        working_bytes = model.working_bytes(context)
+        if dataclasses.replace(budget, context=context, working_bytes=working_bytes).fits:
+            return context
+    return 0
+
+
+def ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[str]:
+    """Say what would fit instead of a budget that does not: clauses, at least one."""
     ways = []
-    if budget.largest_context:
-        ways.append(f"a context of {budget.largest_context} tokens fits with this recipe")
+    if context := largest_context(model, budget):
+        ways.append(f"a context of {context} tokens fits with this recipe")
     recipes = smaller_recipes(profile, model, budget.weights_bytes)
     fitting = [
         recipe for recipe, size in recipes if dataclasses.replace(budget, weights_bytes=size).fits
     ]
     if fitting:
         ways.append(f"recipe {fitting[0]} fits with this context")
-    elif recipes and not budget.largest_context:
+    elif recipes and not context:
         recipe, size = recipes[-1]
-        context = dataclasses.replace(budget, weights_bytes=size).largest_context
+        context = largest_context(model, dataclasses.replace(budget, weights_bytes=size))
         if context:
             ways.append(f"recipe {recipe} fits with a context of {context} tokens")
     if variant := _larger_variant(profile, budget):
         ways.append(f"profile {variant} has room for it")
-    return ways
+    return ways or ["no recipe makes it fit: choose a smaller model or a board with more memory"]
 
 
 def refuse_unless_fits(
@@ -199,10 +231,7 @@ def refuse_unless_fits(
     budget = memory_budget(profile, model, formats, context=context)
     if budget.fits:
         return budget
-    ways = _ways_out(profile, model, budget) or [
-        "no recipe makes it fit: choose a smaller model or a board with more memory"
-    ]
-    advice = "; ".join(ways)
+    advice = "; ".join(ways_out(profile, model, budget))
     raise BudgetError(
         f"{name} does not fit {profile.qualified_name}: {budget}. {advice[0].upper()}{advice[1:]}.",
         budget,
@@ -223,8 +252,8 @@ class PlannedTensor(Protocol):
         ...
 
 
-class PlannedConfiguration(Protocol):
-    """The constants of a decoder that its memory depends on."""
+class PlannedCache(Protocol):
+    """The constants that the memory of a cache depends on."""
 
     @property
     def layers(self) -> int:
@@ -239,11 +268,6 @@ class PlannedConfiguration(Protocol):
     @property
     def head_size(self) -> int:
         """Elements a head."""
-        ...
-
-    @property
-    def tied_head(self) -> bool:
-        """Whether the head reads the embedding's numbers."""
         ...
 
 
@@ -261,8 +285,23 @@ class Planned(Protocol):
         ...
 
     @property
-    def configuration(self) -> PlannedConfiguration:
-        """The decoder's constants."""
+    def cache(self) -> PlannedCache | None:
+        """The decoder's cache; None of an encoder."""
+        ...
+
+    @property
+    def encoder(self) -> EncoderWork | None:
+        """What its encoder computes with; None without one."""
+        ...
+
+    @property
+    def source_length(self) -> int | None:
+        """Tokens that an encoder-decoder reads."""
+        ...
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the head reads the embedding's numbers."""
         ...
 
     @property
@@ -277,7 +316,7 @@ class Planned(Protocol):
 
     @property
     def context_length(self) -> int:
-        """Tokens of cache."""
+        """Tokens of cache, or of an encoder's text."""
         ...
 
 
@@ -288,10 +327,12 @@ def model_size(plan: Planned) -> ModelSize:
         shapes.setdefault(tensor.role, []).append(tensor.shape)
     return ModelSize(
         shapes=shapes,
-        tied_head=plan.configuration.tied_head,
-        layers=plan.configuration.layers,
-        key_value_heads=plan.configuration.key_value_heads,
-        head_size=plan.configuration.head_size,
+        tied_head=plan.tied_head,
+        layers=plan.cache.layers if plan.cache else 0,
+        key_value_heads=plan.cache.key_value_heads if plan.cache else 0,
+        head_size=plan.cache.head_size if plan.cache else 0,
+        encoder=plan.encoder,
+        keeps_source=plan.source_length is not None,
     )
 
 

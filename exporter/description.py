@@ -14,16 +14,21 @@ from typing import Any
 
 import tokenizers
 
+from edgewise.exporter.abilities import abilities_of
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
+from edgewise.exporter.image_processing import image_layout
+from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
+from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
 from edgewise.exporter.plan import ExportPlan
-from edgewise.exporter.probes import CHAT_MESSAGES, PROBE_TEXTS
-from edgewise.exporter.targets import Target
+from edgewise.exporter.probes import CHAT_MESSAGES, probe_texts
+from edgewise.exporter.targets import GraphNames, Target
 from edgewise.runtime.bundle import (
     FORMAT_VERSION,
     SAMPLE_MOMENT,
     BundleFile,
     CacheLayout,
     ChatSample,
+    ImageLayout,
     Manifest,
     Origin,
     SamplingDefaults,
@@ -47,16 +52,18 @@ def describe(
         target: What it was written by.
         files: The files of the bundle, measured.
     """
-    configuration = plan.configuration
-    tokens = special_tokens(checkpoint.tokenizer)
+    vocabulary_size = plan.configuration.vocabulary_size
+    tokens = _with_forced(special_tokens(checkpoint.tokenizer, plan), checkpoint, plan)
     origin = checkpoint.origin
+    names = target.names(plan, checkpoint)
+    abilities = abilities_of(plan, checkpoint, names.outputs)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         model_id=plan.model_id,
         architecture=plan.architecture,
         parameters=plan.parameters,
-        family="decoder",
-        tasks=("score",) if configuration.labels else ("generate",),
+        family=plan.family,
+        tasks=abilities.tasks,
         runtime=plan.runtime,
         recipe=str(plan.recipe),
         formats=plan.formats,
@@ -69,24 +76,19 @@ def describe(
             license=origin.license,
         ),
         context_length=plan.context_length,
-        vocabulary_size=configuration.vocabulary_size,
-        sampled_vocabulary=_sampled_vocabulary(checkpoint.tokenizer, configuration.vocabulary_size),
-        cache=CacheLayout(
-            layers=configuration.layers,
-            key_value_heads=configuration.key_value_heads,
-            head_size=configuration.head_size,
-            dtype="float32",
-            past_key_name=target.NAMES.past[0],
-            past_value_name=target.NAMES.past[1],
-            present_key_name=target.NAMES.present[0],
-            present_value_name=target.NAMES.present[1],
-        ),
-        inputs=target.NAMES.inputs,
-        outputs=target.NAMES.outputs,
-        labels=configuration.labels,
+        source_length=plan.source_length,
+        vocabulary_size=vocabulary_size,
+        sampled_vocabulary=_sampled_vocabulary(checkpoint.tokenizer, vocabulary_size),
+        cache=_cache_layout(plan, names),
+        inputs=names.inputs,
+        outputs=names.outputs,
+        labels=abilities.labels,
+        pooling=abilities.pooling,
+        image=_image_layout(checkpoint, plan),
         files=files,
         tokens=tokens,
         probes=(),
+        stop=checkpoint.tokenizer.stop,
         chat=_chat_sample(checkpoint.tokenizer, tokens),
         defaults=sampling_defaults(checkpoint.generation),
         threads=plan.profile.threads,
@@ -98,13 +100,59 @@ def describe(
 
 
 def _sampled_vocabulary(files: TokenizerFiles, vocabulary_size: int) -> int:
-    """Return where the rows begin that pad a vocabulary to a size that suits a machine."""
+    """Return where the rows begin that pad a vocabulary to a size that suits a machine.
+
+    A family's rule may say that its tokenizer has more ids than the model was trained with.
+    """
     ids = tokenizers.Tokenizer.from_str(files.tokenizer_json).get_vocab(with_added_tokens=True)
-    return min(max(ids.values(), default=0) + 1, vocabulary_size)
+    known = max(ids.values(), default=0) + 1
+    return min(known, vocabulary_size, files.sampled_vocabulary or vocabulary_size)
 
 
-def special_tokens(files: TokenizerFiles) -> SpecialTokens:
-    """Return the ids with a function."""
+def _cache_layout(plan: ExportPlan, names: GraphNames) -> CacheLayout | None:
+    if plan.cache is None:
+        return None
+    return CacheLayout(
+        layers=plan.cache.layers,
+        key_value_heads=plan.cache.key_value_heads,
+        head_size=plan.cache.head_size,
+        dtype="float32",
+        past_key_name=names.past[0],
+        past_value_name=names.past[1],
+        present_key_name=names.present[0],
+        present_value_name=names.present[1],
+    )
+
+
+def _image_layout(checkpoint: Checkpoint, plan: ExportPlan) -> ImageLayout | None:
+    if not isinstance(plan.configuration, VisionLanguageConfiguration):
+        return None
+    return image_layout(checkpoint.image_processor, plan.configuration.vision)
+
+
+def _with_forced(tokens: SpecialTokens, checkpoint: Checkpoint, plan: ExportPlan) -> SpecialTokens:
+    """Add the ids that every answer has; a generation_config's word counts before a config's."""
+    c = plan.configuration
+    if not isinstance(c, EncoderDecoderConfiguration):
+        return tokens
+    generation = checkpoint.generation
+    return replace(
+        tokens,
+        start=generation.get("decoder_start_token_id", c.start_token_id),
+        forced_first=generation.get("forced_bos_token_id", c.forced_first_token_id),
+        forced_last=generation.get("forced_eos_token_id", c.forced_last_token_id),
+    )
+
+
+def special_tokens(files: TokenizerFiles, plan: ExportPlan) -> SpecialTokens:
+    """Return the ids with a function.
+
+    Args:
+        files: The checkpoint's tokenizer.
+        plan: What is exported: an encoder has tokens around texts, an encoder-decoder one to start.
+    """
+    configuration = plan.configuration
+    is_encoder = plan.family == "encoder"
     return SpecialTokens(
         beginning=files.beginning_token_id,
         end=files.end_token_ids,
@@ -112,6 +160,12 @@ def special_tokens(files: TokenizerFiles) -> SpecialTokens:
         add_beginning=files.add_beginning_token,
         beginning_text=files.beginning_token,
         end_text=files.end_token,
+        start=configuration.start_token_id
+        if isinstance(configuration, EncoderDecoderConfiguration)
+        else None,
+        mask=files.mask_token_id if is_encoder else None,
+        separator=files.separator_token_id if is_encoder else None,
+        separators_between=max(1, files.separators_between),
     )
 
 
@@ -149,14 +203,22 @@ def tokenizer_config(files: TokenizerFiles) -> bytes:
 
 
 def _probes(files: TokenizerFiles, manifest: Manifest) -> tuple[TokenizerProbe, ...]:
-    tokenizer = Tokenizer(tokenizers.Tokenizer.from_str(files.tokenizer_json), manifest)
-    return tuple(TokenizerProbe(text, tuple(tokenizer.encode(text))) for text in PROBE_TEXTS)
+    inner = tokenizers.Tokenizer.from_str(files.tokenizer_json)
+    named = (*files.end_token_ids, files.mask_token_id, files.separator_token_id)
+    special = [text for token in named if token is not None and (text := inner.id_to_token(token))]
+    tokenizer = Tokenizer(inner, manifest)
+    return tuple(
+        TokenizerProbe(text, tuple(tokenizer.encode(text))) for text in probe_texts(special)
+    )
 
 
 def _chat_sample(files: TokenizerFiles, tokens: SpecialTokens) -> ChatSample | None:
     if files.chat_template is None:
         return None
+    messages = check_messages(CHAT_MESSAGES)
+    if files.chat_sample is not None:
+        messages = ({"role": "user", "content": files.chat_sample},)
     rendered = ChatTemplate(files.chat_template, tokens).render(
-        check_messages(CHAT_MESSAGES), moment=datetime.fromisoformat(SAMPLE_MOMENT)
+        messages, moment=datetime.fromisoformat(SAMPLE_MOMENT)
     )
-    return ChatSample(CHAT_MESSAGES, rendered)
+    return ChatSample(messages, rendered)

@@ -14,6 +14,7 @@ from edgewise.exporter.graph.onnx_builder import (
     PRESENT_NAMES,
 )
 from edgewise.exporter.graph.onnx_operations import ATTENTION_MASK, INPUT_IDS
+from edgewise.exporter.models.decoder import DecoderConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.runtime.bundle import SamplingDefaults, SpecialTokens
 
@@ -30,6 +31,8 @@ def genai_config(
         graph_file: The graph's file name.
     """
     configuration = plan.configuration
+    if not isinstance(configuration, DecoderConfiguration):
+        raise TypeError(f"{plan.model_id} is no decoder, which is all that genai reads")
     config = {
         "model": {
             "type": plan.architecture,

@@ -19,10 +19,12 @@ from edgewise.common.errors import EdgewiseError
 from edgewise.common.files import folder_written_atomically, write_atomically
 from edgewise.exporter.budget import check_fit
 from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
+from edgewise.exporter.comparison import Verification, failure
 from edgewise.exporter.description import describe, tokenizer_config
 from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.prompts.choosing import apply_prompts
 from edgewise.exporter.targets import Progress, Target, find_target
-from edgewise.exporter.verify import MOST_TOKENS, Verification, failure, verify
+from edgewise.exporter.verify import MOST_TOKENS, verify
 from edgewise.firmware_profiles import Profile, load_profile, physical_cores
 from edgewise.runtime.backends.litert_cache_file import is_packed_weights
 from edgewise.runtime.bundle import (
@@ -59,6 +61,7 @@ def export(
     recipe: str | None = None,
     context_length: int | None = None,
     revision: str | None = None,
+    prompt: str | None = None,
     verification: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -70,9 +73,11 @@ def export(
         profile: A profile, or the name of one.
         output: The bundle's folder. An older bundle there is replaced; anything else is refused.
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
-        recipe: A recipe's text, or None for the profile's choice.
+        recipe: A recipe's text, or None for the profile's choice, as `make_plan` says.
         context_length: Tokens of cache, or None for the most that model and profile allow.
         revision: Branch, tag or commit of a Hub id.
+        prompt: The name of a prompt to use instead of the checkpoint's chat template; None for the
+            checkpoint's own, or that of its family if there is none.
         verification: Hold the graph against the reference before publishing.
         force: Publish even what does not fit the board or misses the gate; the figures are kept.
         progress: Told of each stage.
@@ -87,7 +92,8 @@ def export(
     board = load_profile(profile) if isinstance(profile, str) else profile
     folder = Path(output).absolute()
     _check_output(folder)
-    with open_checkpoint(checkpoint, revision=revision, progress=report) as opened:
+    with open_checkpoint(checkpoint, revision=revision, progress=report) as found:
+        opened = apply_prompts(found, prompt)
         plan = make_plan(
             opened, board, runtime=runtime, recipe=recipe, context_length=context_length
         )
@@ -96,10 +102,11 @@ def export(
         target = find_target(plan.runtime)
         with _published_as(folder) as temporary:
             texts = _write_texts(opened, plan, target, temporary)
-            unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in target.FILES)
+            listed = target.files(plan)
+            unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in listed)
             manifest = describe(opened, plan, target, (*unwritten, *texts))
             target.build(opened, plan, temporary, report)
-            built = (describe_file(temporary, role, path) for role, path in target.FILES)
+            built = (describe_file(temporary, role, path) for role, path in listed)
             manifest = replace(manifest, files=(*built, *texts))
             write_manifest(temporary, manifest)
             figures = None
@@ -120,11 +127,11 @@ def export(
 def _verified(
     checkpoint: Checkpoint, plan: ExportPlan, target: Target, folder: Path
 ) -> Verification:
-
     capacity = min(MOST_TOKENS, plan.context_length)
-    backend = target.load(open_bundle(folder), threads=physical_cores(), capacity=capacity)
+    bundle = open_bundle(folder)
+    backend = target.load(bundle, threads=physical_cores(), capacity=capacity)
     try:
-        return verify(checkpoint, plan, backend)
+        return verify(checkpoint, plan, backend, bundle.manifest)
     finally:
         backend.close()
 

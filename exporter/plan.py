@@ -8,18 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
-from edgewise.exporter.graph.protocol import GraphBuilder, Value, Weight
-from edgewise.exporter.models import find_model
+from edgewise.exporter.graph.outline import OutlineBuilder
+from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.model_size import EncoderWork
+from edgewise.exporter.models import Definition, family_of, find_model
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification
+from edgewise.exporter.models.encoder import EncoderConfiguration
+from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
+from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
+from edgewise.runtime.manifest import Family
 
 RuntimeName = Literal["onnx", "tflite", "litertlm"]
+Configuration = (
+    DecoderConfiguration
+    | EncoderConfiguration
+    | EncoderDecoderConfiguration
+    | VisionLanguageConfiguration
+)
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version writes
+# In place of a board's 4 bits, which are for decoding: that reads all weights for every token. An
+# encoder reads them once for a whole text, gains nothing and loses directions (MiniLM: a cosine of
+# 0.97 in place of 0.998).
+ENCODER_RECIPE = "int8"
 HEAD_SIZE_MULTIPLE = 8  # features; onnxruntime's GroupQueryAttention takes only such heads
 
 
@@ -28,18 +44,29 @@ class PlanError(EdgewiseError):
 
 
 @dataclass(frozen=True)
+class CacheSize:
+    """The key/value cache of a decoder, and of the decoder of an encoder-decoder."""
+
+    layers: int
+    key_value_heads: int
+    head_size: int  # elements
+
+
+@dataclass(frozen=True)
 class ExportPlan:
     """Everything an export needs to know besides the weights."""
 
     model_id: str
     architecture: str
-    definition: Any
-    configuration: DecoderConfiguration
+    family: Family
+    definition: Definition
+    configuration: Configuration
     tensors: Mapping[str, TensorSpecification]
     profile: Profile
     runtime: RuntimeName
     recipe: Recipe
     context_length: int  # tokens
+    source_length: int | None  # tokens that an encoder-decoder reads
 
     @property
     def parameters(self) -> int:
@@ -68,16 +95,60 @@ class ExportPlan:
                 bits.append(form.bits or widths[form.kind])
         return min(bits)
 
-    def forward(
+    @property
+    def cache(self) -> CacheSize | None:
+        """The cache; None of an encoder, which keeps none."""
+        match self.configuration:
+            case EncoderConfiguration():
+                return None
+            case EncoderDecoderConfiguration() as c:
+                return CacheSize(c.decoder_layers, c.heads, c.head_size)
+            case VisionLanguageConfiguration(text=c):
+                return CacheSize(c.layers, c.key_value_heads, c.head_size)
+            case DecoderConfiguration() as c:
+                return CacheSize(c.layers, c.key_value_heads, c.head_size)
+
+    @property
+    def encoder(self) -> EncoderWork | None:
+        """What the memory of its encoder depends on; None without one."""
+        c = self.configuration
+        if isinstance(c, DecoderConfiguration):
+            return None
+        if isinstance(c, VisionLanguageConfiguration):
+            v = c.vision
+            return EncoderWork(v.hidden_size, v.intermediate_size, v.heads, 0, v.tokens + 1)
+        guesses = isinstance(c, EncoderConfiguration) and c.head == "masked_language_model"
+        results = c.vocabulary_size if guesses else 0
+        return EncoderWork(c.hidden_size, c.intermediate_size, c.heads, results)
+
+    @property
+    def tied_head(self) -> bool:
+        """Whether the head reads the embedding's numbers."""
+        c = self.configuration
+        if isinstance(c, EncoderConfiguration):
+            return c.head == "masked_language_model" and c.tied_head
+        return c.text.tied_head if isinstance(c, VisionLanguageConfiguration) else c.tied_head
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the numbers of a head mean that gives no words."""
+        c = self.configuration
+        if isinstance(c, EncoderDecoderConfiguration | VisionLanguageConfiguration):
+            return ()
+        return c.labels
+
+    def describe(
         self,
-        builder: GraphBuilder[Value],
+        name: str,
+        builder: object,
         checkpoint: Checkpoint,
         visited: Callable[[str], None] | None = None,
     ) -> None:
-        """Describe the model to a builder, with the checkpoint's tensors as weights.
+        """Describe one of the model's passes to a builder, with the checkpoint's tensors.
 
         Args:
-            builder: What the operations are called on.
+            name: One of those of the family: ``models.PASSES``.
+            builder: What the operations are called on, a builder of the pass's kind.
             checkpoint: Where the weights come from.
             visited: Told the name of each weight as the model comes to it.
         """
@@ -87,7 +158,13 @@ class ExportPlan:
                 visited(name)
             return Weight(name, self.tensors[name].role, checkpoint.tensors[name])
 
-        self.definition.forward(builder, self.configuration, weight)
+        getattr(self.definition, name)(builder, self.configuration, weight)
+
+    def outline(self, name: str, checkpoint: Checkpoint) -> OutlineBuilder:
+        """Return what one of the passes declares, without reading a weight."""
+        builder = OutlineBuilder()
+        self.describe(name, builder, checkpoint)
+        return builder
 
 
 def make_plan(
@@ -104,8 +181,10 @@ def make_plan(
         checkpoint: The opened checkpoint; no weight is read.
         profile: The board.
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
-        recipe: A recipe's text, or None for the profile's choice.
-        context_length: Tokens of cache, or None for the most that model and profile allow.
+        recipe: A recipe's text, or None for the profile's choice (of an encoder int8, where that
+            has 4 bits).
+        context_length: Tokens of cache, of an encoder's text, or of an encoder-decoder's source
+            and of its answer; None for the most that model and profile allow.
 
     Raises:
         EdgewiseError: The model type is unknown, a tensor is missing or misshapen, no kernel takes
@@ -113,7 +192,7 @@ def make_plan(
             available.
     """
     architecture = str(checkpoint.config["model_type"])
-    definition = find_model(architecture)
+    definition, family = find_model(architecture), family_of(architecture)
     configuration = definition.configuration(checkpoint.config)
     tensors = definition.tensors(configuration)
     check_tensors(
@@ -122,29 +201,42 @@ def make_plan(
         definition.ignored,
     )
     chosen_runtime = _available_runtime(profile, runtime)
-    if chosen_runtime == "onnx":
-        _check_head_size(configuration)
+    _check_held(family, configuration, chosen_runtime)
+    context = _checked_context(configuration, profile, context_length)
     # LiteRT-LM computes with LiteRT: the same formats, the same memory.
     engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
     return ExportPlan(
         model_id=checkpoint.origin.name.rsplit("/", 1)[-1].removeprefix("package:"),
         architecture=architecture,
+        family=family,
         definition=definition,
         configuration=configuration,
         tensors=tensors,
         profile=profile.for_runtime(engine),
         runtime=chosen_runtime,
-        recipe=_checked_recipe(profile, engine, recipe),
-        context_length=_checked_context(configuration, profile, context_length),
+        recipe=_checked_recipe(profile, engine, recipe, family),
+        context_length=context,
+        source_length=context if family == "encoder_decoder" else None,
     )
 
 
-def _check_head_size(configuration: DecoderConfiguration) -> None:
-    if configuration.head_size % HEAD_SIZE_MULTIPLE:
+def _check_held(family: Family, configuration: Configuration, runtime: str) -> None:
+    """Refuse what a runtime has no graphs or kernels for."""
+    scores = isinstance(configuration, DecoderConfiguration) and configuration.labels
+    if runtime == "litertlm" and (family != "decoder" or scores):
+        kind = "decoder that scores" if scores else family.replace("_", "-")
         raise PlanError(
-            f"the attention heads of this model have {configuration.head_size} features; "
+            f"this checkpoint is of the kind {kind}, for which a .litertlm file has no place: "
+            "LiteRT-LM only generates with decoders. Use --format tflite or onnx"
+        )
+    c = configuration
+    decoder = c.text if isinstance(c, VisionLanguageConfiguration) else c
+    is_held = runtime != "onnx" or not isinstance(decoder, DecoderConfiguration)
+    if not is_held and decoder.head_size % HEAD_SIZE_MULTIPLE:
+        raise PlanError(
+            f"the attention heads of this model have {decoder.head_size} features; "
             f"onnxruntime attends to heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
-            "Choose another runtime (--format tflite)"
+            "Use --format tflite"
         )
 
 
@@ -160,9 +252,11 @@ def _available_runtime(profile: Profile, runtime: str | None) -> RuntimeName:
     )
 
 
-def _checked_recipe(profile: Profile, runtime: str, text: str | None) -> Recipe:
+def _checked_recipe(profile: Profile, runtime: str, text: str | None, family: Family) -> Recipe:
     if text is None:
-        return Recipe.parse(str(profile.recipe_for(runtime)))
+        own = Recipe.parse(str(profile.recipe_for(runtime)))
+        has_4_bits = any(own.format_for(role).bits == 4 for role in ROLES)
+        return Recipe.parse(ENCODER_RECIPE) if family == "encoder" and has_4_bits else own
     recipe = Recipe.parse(text)
     choice = RecipeChoice(
         recipe.name.split("-")[0],
@@ -180,14 +274,26 @@ def _checked_recipe(profile: Profile, runtime: str, text: str | None) -> Recipe:
     return recipe
 
 
-def _checked_context(
-    configuration: DecoderConfiguration, profile: Profile, asked: int | None
-) -> int:
+def _checked_context(configuration: Configuration, profile: Profile, asked: int | None) -> int:
     if asked is None:
-        return min(configuration.context_length, profile.max_context)
+        context = min(configuration.context_length, profile.max_context)
+        _check_image_fits(configuration, context)
+        return context
     if not 1 <= asked <= configuration.context_length:
         raise PlanError(
             f"a context of {asked} tokens was asked for; this model was made for 1 to "
             f"{configuration.context_length}"
         )
+    _check_image_fits(configuration, asked)
     return asked
+
+
+def _check_image_fits(configuration: Configuration, context: int) -> None:
+    if not isinstance(configuration, VisionLanguageConfiguration):
+        return
+    if context <= configuration.vision.tokens:
+        raise PlanError(
+            f"an image takes {configuration.vision.tokens} tokens of this model's context, and "
+            f"{context} are to be held; give more with --context, up to "
+            f"{configuration.context_length}"
+        )

@@ -21,7 +21,7 @@ from edgewise.firmware_profiles.vocabulary import (
 )
 
 RECIPE_NAMES = ("fp32", "fp16", "int8", "int4", "keep")
-PLAIN_FORMATS = ("fp32", "fp16", "keep", "int8")
+PLAIN_FORMATS = ("fp32", "fp16", "keep", "int8", "int4-channel")
 FORMATS = PLAIN_FORMATS + tuple(
     f"int{bits}-block{size}{ending}"
     for bits in (8, 4)
@@ -64,10 +64,15 @@ class RecipeChoice:
         multiplied = {self.formats[role] for role in MULTIPLIED_ROLES}
         if self.activations == "int8" and multiplied <= {"fp32", "fp16"}:
             problems.append("activations 'int8' meet no integer weights; write 'float32'")
-        if self.activations == "float32" and "int8" in multiplied <= {"fp32", "fp16", "int8"}:
+        by_channel = multiplied & {"int8", "int4-channel"}
+        if (
+            self.activations == "float32"
+            and by_channel
+            and multiplied <= by_channel | {"fp32", "fp16"}
+        ):
             problems.append(
-                "activations 'float32' contradict the format int8, whose products take int8 "
-                "activations; write 'int8' or use int8-block32"
+                f"activations 'float32' contradict {' and '.join(sorted(by_channel))}, whose "
+                "products take int8 activations; write 'int8' or use int8-block32"
             )
         refuse_if_any("recipe", problems)
 
@@ -108,19 +113,23 @@ class RecipeChoice:
 
 
 def _problems_on_onnx(recipe: RecipeChoice, features: Collection[str]) -> list[str]:
+    problems = [
+        f"{role}: onnxruntime has no product for {text}; use int4-block32, or int8 (per channel)"
+        for role, text in recipe.formats.items()
+        if text == "int4-channel"
+    ]
     blocks = [
         role
         for role in MULTIPLIED_ROLES
         if "-block" in recipe.formats[role] or recipe.formats[role] == "keep"
     ]
     if recipe.activations == "int8" and blocks and not INTEGER_DOT_FEATURES & set(features):
-        problem = (
+        problems.append(
             f"{' and '.join(blocks)} in blocks with int8 activations need one of "
             f"{', '.join(sorted(INTEGER_DOT_FEATURES))}: without them onnxruntime silently "
             "computes in fp32; use int8 (per channel) or float32 activations"
         )
-        return [problem]
-    return []
+    return problems
 
 
 def _problems_on_tflite(recipe: RecipeChoice, userland: str) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edgewise.common.files import sha256_of_file, write_atomically
 from edgewise.runtime.manifest import (
+    MANIFEST_MAX_BYTES,
     SAMPLE_MOMENT,
     BundleError,
     BundleFile,
@@ -67,7 +68,6 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_MAX_BYTES = 4 << 20  # bytes; a real one has some kilobytes
 
 
 @dataclass(frozen=True)

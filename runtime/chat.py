@@ -38,6 +38,7 @@ REPEATED_MAX_LENGTH = 100_000  # items of a repeated text or list, as of a range
 POWER_MAX = 1000  # of base and exponent
 
 Message = Mapping[str, str]
+Messages = Sequence[Message]
 
 
 class ChatError(EdgewiseError):

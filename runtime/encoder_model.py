@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.protocol import EncoderBackend
 from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.labelled_spans import LabelledSpan
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import OptionsError
-from edgewise.runtime.sessions.encoder import EncoderSession, EncoderTokens, Guess, Text
+from edgewise.runtime.sessions.encoder import (
+    EncoderError,
+    EncoderSession,
+    EncoderTokens,
+    Guess,
+    Text,
+)
 from edgewise.runtime.tokenizer import Tokenizer
 
 GUESSES_MAX = 1000  # words for one mask
@@ -74,6 +81,24 @@ class EncoderModel(Model):
         with self._turn():
             return self._session.classify(checked)
 
+    def token_classify(self, texts: Sequence[str]) -> list[list[LabelledSpan]]:
+        """Find the labelled parts of each text, such as names, in order.
+
+        Raises:
+            TaskError: The bundle was not made to label words.
+            OptionsError: ``texts`` is no list of texts, or holds a pair.
+            EncoderError: A text is too long; both numbers are given.
+            ModelError: The model is closed.
+        """
+        self._require("token-classify")
+        single: list[str] = []
+        for text in _checked(texts):
+            if not isinstance(text, str):
+                raise OptionsError(f"texts holds the pair {text!r:.60}; accepted: single texts")
+            single.append(text)
+        with self._turn():
+            return self._session.token_classify(single)
+
     def fill_mask(self, text: Text, *, count: int = 5) -> list[list[Guess]]:
         """Guess the words that masks in a text stand for, each apart from the others.
 
@@ -95,6 +120,12 @@ class EncoderModel(Model):
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= GUESSES_MAX:
             raise OptionsError(
                 f"count is {count!r}; accepted: a whole number from 1 to {GUESSES_MAX}"
+            )
+        parts = (checked,) if isinstance(checked, str) else checked
+        mask = self.mask_text
+        if mask is not None and not any(mask in part for part in parts):
+            raise EncoderError(
+                f"there is no mask in {str(text)!r:.60}; write {mask} where a word is missing"
             )
         with self._turn():
             return self._session.fill_mask(checked, count=count)

@@ -22,6 +22,9 @@ _ENGINES: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
     ("encoder_decoder", "onnx"): ("onnx_encoder", "OnnxEncoderDecoderBackend.open"),
     ("encoder_decoder", "tflite"): ("litert_encoder", "LitertEncoderDecoderBackend.open"),
     ("encoder_decoder", "fake"): ("fake_encoder", "FakeEncoderDecoderBackend.open"),
+    ("vision_language", "onnx"): ("onnx_vision_language", "OnnxVisionLanguageBackend"),
+    ("vision_language", "tflite"): ("litert_vision_language", "LitertVisionLanguageBackend"),
+    ("vision_language", "fake"): ("fake_vision_language", "FakeVisionLanguageBackend.open"),
 }
 
 

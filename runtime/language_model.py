@@ -6,20 +6,18 @@ stop texts of the bundle's prompt format end every answer that is not raw, besid
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from time import perf_counter
 
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.chat import ChatError, ChatTemplate, check_messages
+from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import GenerationOptions, OptionsError
 from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
 from edgewise.runtime.tokenizer import Tokenizer
-
-Messages = Sequence[Mapping[str, str]]
 
 
 class LanguageModel(Model):
@@ -69,21 +67,15 @@ class LanguageModel(Model):
             ModelError: The model is closed, or (at the first ``next``) this thread has another
                 generation open.
         """
-        if options is None:
-            options = GenerationOptions()
-        if options.beams > 1:
-            raise OptionsError(
-                f"beams is {options.beams}; accepted by the model {self.manifest.model_id}, a"
-                " decoder: 1. Models that translate or repair a text search with more"
-            )
+        settled = self._checked(options)
         begin = perf_counter()
         self._require("generate")
-        prompt_ids, continues = self._encode(prompt, raw=options.raw)
+        prompt_ids, continues = self._encode(prompt, raw=settled.raw)
         self._session.slots.check_prompt(len(prompt_ids))
         encoding_seconds = perf_counter() - begin
         return self._stream(
             lambda: self._session.stream(
-                prompt_ids, options, continues=continues, encoding_seconds=encoding_seconds
+                prompt_ids, settled, continues=continues, encoding_seconds=encoding_seconds
             )
         )
 
@@ -119,18 +111,40 @@ class LanguageModel(Model):
         """
         return len(self._encode(prompt, raw=raw)[0])
 
+    def _checked(self, options: GenerationOptions | None) -> GenerationOptions:
+        """Refuse several beams; None are the defaults."""
+        if options is None:
+            return GenerationOptions()
+        if options.beams > 1:
+            raise OptionsError(
+                f"beams is {options.beams}; accepted by the model {self.manifest.model_id}, a"
+                " decoder: 1. Models that translate or repair a text search with more"
+            )
+        return options
+
     def _encode(self, prompt: str | Messages, *, raw: bool) -> tuple[list[int], bool]:
         """Return the prompt's ids, and whether the answer continues a text."""
-        if isinstance(prompt, str) and (raw or self._template is None):
-            return self.tokenizer.encode(prompt), bool(prompt)
-        if raw:
-            raise ChatError("a raw prompt must be a text, not messages")
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        messages = check_messages(messages)
+        text, is_chat = self._text(prompt, raw=raw)
+        ids = self.tokenizer.encode(text, add_beginning=False if is_chat else None)
+        return ids, not is_chat and bool(text)
+
+    def _text(self, prompt: str | Messages, *, raw: bool) -> tuple[str, bool]:
+        """Return the whole prompt as a text, and whether the chat template wrote it."""
+        messages = None if raw else self._messages(prompt)
+        if messages is None:
+            if not isinstance(prompt, str):
+                raise ChatError("a raw prompt must be a text, not messages")
+            return prompt, False
+        checked = check_messages(messages)
         if self._template is None:
             raise ChatError(
                 f"the bundle of {self.manifest.model_id} has no chat template, so it takes no"
                 " messages: give a text, or export from a checkpoint that has a template"
             )
-        text = self._template.render(messages)
-        return self.tokenizer.encode(text, add_beginning=False), False
+        return self._template.render(checked), True
+
+    def _messages(self, prompt: str | Messages) -> Messages | None:
+        """Return what the chat template gets; None where a text is continued as it is."""
+        if not isinstance(prompt, str):
+            return prompt
+        return None if self._template is None else [{"role": "user", "content": prompt}]

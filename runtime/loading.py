@@ -1,7 +1,8 @@
 """Loading a bundle: checks, tokenizer, engine, and the kind of model that its family is.
 
 Workflow: `load` opens and checks a bundle, picks the engine that the manifest names, and gives what
-its family is: `LanguageModel`, `SequenceModel` or `EncoderModel`. A new family is a new branch.
+its family is: `LanguageModel`, `VisionLanguageModel`, `SequenceModel` or `EncoderModel`. A new
+family is a new branch.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from edgewise.runtime.chat import ChatTemplate
 from edgewise.runtime.encoder_model import EncoderModel
 from edgewise.runtime.engines import EngineFactory, engine_factory
 from edgewise.runtime.language_model import LanguageModel
-from edgewise.runtime.options import OptionsError
+from edgewise.runtime.options import BEAMS_MAX, OptionsError
 from edgewise.runtime.sequence_model import SequenceModel
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK
 from edgewise.runtime.tokenizer import Tokenizer
 from edgewise.runtime.versions import check_minimum_versions
+from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 THREADS_MAX = 1024
 
-AnyModel = LanguageModel | SequenceModel | EncoderModel
+AnyModel = LanguageModel | VisionLanguageModel | SequenceModel | EncoderModel
 
 
 def load(
@@ -31,6 +33,7 @@ def load(
     verify_hashes: bool = False,
     context_length: int | None = None,
     prefill_chunk: int = PREFILL_CHUNK,
+    slots: int = 1,
     backend: EngineFactory | None = None,
 ) -> AnyModel:
     """Load a bundle.
@@ -44,11 +47,13 @@ def load(
             an encoder-decoder the answer); None: all that the bundle allows. Less takes less
             memory.
         prefill_chunk: Tokens of a decoder's prompt that are computed at once.
+        slots: Sequences that the cache holds at once: beam search takes one for each beam, and each
+            takes as much memory again.
         backend: Another engine than the manifest names.
 
     Returns:
-        A `LanguageModel` for a decoder, a `SequenceModel` for an encoder-decoder, an
-        `EncoderModel` for an encoder.
+        A `LanguageModel` for a decoder, a `VisionLanguageModel` for one that sees, a
+        `SequenceModel` for an encoder-decoder, an `EncoderModel` for an encoder.
 
     Raises:
         BundleError: The bundle is damaged, or something it needs is missing or too old.
@@ -62,6 +67,7 @@ def load(
     manifest = bundle.manifest
     capacity = _within("context_length", context_length, manifest.context_length)
     prefill_chunk = _within("prefill_chunk", prefill_chunk, 2**31 - 1)
+    _within("slots", slots, BEAMS_MAX)
     if threads is None:
         threads = _default_threads(manifest)
     else:
@@ -73,10 +79,11 @@ def load(
     if manifest.family == "encoder":
         engine = factory(bundle, threads=threads, capacity=capacity)
         return EncoderModel(bundle, engine, tokenizer)
-    engine = factory(bundle, threads=threads, slots=1, capacity=capacity)
+    engine = factory(bundle, threads=threads, slots=slots, capacity=capacity)
     if manifest.family == "encoder_decoder":
-        return SequenceModel(bundle, engine, tokenizer)
-    return LanguageModel(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
+        return SequenceModel(bundle, engine, tokenizer, template)
+    kind = VisionLanguageModel if manifest.family == "vision_language" else LanguageModel
+    return kind(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
 
 
 def _default_threads(manifest: Manifest) -> int:

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgewise.common.errors import EdgewiseError
+from edgewise.common.strict_json import decode_object
+from edgewise.runtime.dataclass_json import read_dataclass
 from edgewise.runtime.manifest_checks import CACHE_AXES, contradictions
 from edgewise.runtime.manifest_versions import FORMAT_VERSION, converted
 from edgewise.runtime.options import SamplingDefaults
-from edgewise.runtime.strict_json import decode_object, read_dataclass
 
+MANIFEST_MAX_BYTES = 4 << 20  # bytes; a real one has some kilobytes
+MANIFEST_MAX_DEPTH = 32  # open brackets; figures of verification may be nested, by any exporter
 SAMPLE_MOMENT = "2026-01-01T12:00:00"  # ISO 8601 local time, for templates that print the date
 
 Family = Literal["decoder", "encoder", "encoder_decoder", "vision_language"]
@@ -88,6 +91,8 @@ class SpecialTokens:
     mask: int | None = None  # stands for a word to be guessed
     separator: int | None = None  # behind every text that an encoder reads, such as [SEP]
     separators_between: int = 1  # between two texts that an encoder reads together
+    forced_first: int | None = None  # begins every answer of an encoder-decoder
+    forced_last: int | None = None  # ends an answer that there is no room to go on with
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class Manifest:
     cache: CacheLayout | None  # None: an encoder; an encoder-decoder's is of its own tokens
     inputs: tuple[str, ...]  # inputs of "graph" other than the cache
     outputs: tuple[str, ...]  # its results other than the cache
-    labels: tuple[str, ...] = ()  # what the logits of a classifier or a scorer mean, in their order
+    labels: tuple[str, ...] = ()  # what a classifier's or scorer's logits mean, in their order
     pooling: Literal["mean", "first"] | None = None  # states that make the vector of a text
     image: ImageLayout | None = None
     files: tuple[BundleFile, ...]
@@ -179,7 +184,7 @@ def decoder_cache(manifest: Manifest) -> CacheLayout:
 
 
 def logits_size(manifest: Manifest) -> int:
-    """Return how many numbers a decoder gives for a token: of its labels, or of all words."""
+    """Return how many numbers a decoder gives for a position: a word's each, or a label's."""
     return len(manifest.labels) or manifest.vocabulary_size
 
 
@@ -207,7 +212,7 @@ def manifest_from_json(content: bytes, where: str) -> Manifest:
             for a newer Edgewise.
     """
     try:
-        value = decode_object(content)
+        value = decode_object(content, max_bytes=MANIFEST_MAX_BYTES, max_depth=MANIFEST_MAX_DEPTH)
     except ValueError as error:
         raise BundleError(f"{where} is not usable: {error}; export the bundle again") from error
     _check_version(value.get("format_version"), where)

@@ -197,7 +197,15 @@ def _file_faults(manifest: Manifest) -> Iterator[str]:
 
 def _token_faults(manifest: Manifest) -> Iterator[str]:
     tokens = manifest.tokens
-    names = ("beginning", "padding", "start", "mask", "separator")
+    names = (
+        "beginning",
+        "padding",
+        "start",
+        "mask",
+        "separator",
+        "forced_first",
+        "forced_last",
+    )
     named: dict[str, int | None] = {name: getattr(tokens, name) for name in names}
     named |= {f"end[{index}]": token for index, token in enumerate(tokens.end)}
     for index, probe in enumerate(manifest.probes):

@@ -19,15 +19,12 @@ from typing import Protocol, Self
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.bundle import Bundle, Manifest, Task
 from edgewise.runtime.generation import Piece
+from edgewise.runtime.tasks import check_task
 from edgewise.runtime.tokenizer import Tokenizer
 
 
 class ModelError(EdgewiseError):
     """A model that is closed, or that this thread is already generating with."""
-
-
-class TaskError(EdgewiseError):
-    """A model that was not made for what it is asked to do."""
 
 
 class Engine(Protocol):
@@ -93,13 +90,7 @@ class Model:
             ModelError: The model is closed.
         """
         self._check_open()
-        tasks = self.manifest.tasks
-        if task not in tasks:
-            raise TaskError(
-                f"{self.manifest.model_id} was not made for the task {task}, but for"
-                f" {', '.join(tasks)}; ask for {'one of these' if len(tasks) > 1 else 'that'}, or"
-                " load a bundle that was"
-            )
+        check_task(self.manifest, task)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

@@ -1,24 +1,24 @@
 """An encoder-decoder that answers: a source text in, another text out.
 
 Rules: a source is encoded as the model was trained, with its end token, and must fit: it is refused
-with both numbers, never cut. There is no chat template, so that messages are refused. Stop texts of
-the bundle end an answer beside the caller's own, unless the options say raw.
+with both numbers, never cut. Where the bundle has a template, which most have not, it makes the
+source of a text or of messages. Template and stop texts of the bundle do nothing if the options say
+raw.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from time import perf_counter
 
 from edgewise.runtime.backends.protocol import EncoderDecoderBackend
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.chat import ChatError
-from edgewise.runtime.generation import Generation, Piece
+from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
+from edgewise.runtime.generation import Candidate, Generation, Piece
 from edgewise.runtime.model import Model
-from edgewise.runtime.options import GenerationOptions, OptionsError
-from edgewise.runtime.sessions.answer import Step, collect, pieces_of, stop_texts
-from edgewise.runtime.sessions.seq2seq import SequenceSession, SequenceTokens, SourceError
+from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.sessions.answer import collect
+from edgewise.runtime.sessions.seq2seq import SequenceSession
 from edgewise.runtime.tokenizer import Tokenizer
 
 
@@ -26,13 +26,17 @@ class SequenceModel(Model):
     """A bundle of the family "encoder_decoder" with its engine, ready to generate."""
 
     def __init__(
-        self, bundle: Bundle, backend: EncoderDecoderBackend, tokenizer: Tokenizer
+        self,
+        bundle: Bundle,
+        backend: EncoderDecoderBackend,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None = None,
     ) -> None:
         """Put the loaded parts together; `edgewise.runtime.load` is what makes them."""
         super().__init__(bundle, backend, tokenizer)
+        self._template = template
         self._backend = backend
-        self._tokens = _tokens_of(bundle)
-        self._session = SequenceSession(backend, tokenizer, self._tokens)
+        self._session = SequenceSession.of(backend, tokenizer, bundle.manifest)
 
     @property
     def context_length(self) -> int:
@@ -46,106 +50,89 @@ class SequenceModel(Model):
 
     def stream(
         self,
-        prompt: str | Sequence[Mapping[str, str]],
+        prompt: str | Messages,
         options: GenerationOptions | None = None,
     ) -> Generator[Piece, None, None]:
         """Generate an answer piece by piece; closing the generator cancels.
 
         Args:
             prompt: The source, a text, with the prefix of its task where the model was trained
-                with one.
+                with one; or what the bundle's template makes a source of.
             options: How to generate; None: the defaults of `GenerationOptions`.
 
         Returns:
             A generator of pieces; the last one has ``finished`` and ``statistics``, whose prompt
             is the source. It computes nothing before its first ``next``, where it may wait for
-            another generation's end.
+            another generation's end. With several beams the text comes with the last piece.
 
         Raises:
-            ChatError: The prompt is no text.
-            OptionsError: What the options ask for can not be done.
+            ChatError: There is no template for messages, or it refuses what was given.
+            OptionsError: More beams are asked for than the model was loaded with slots for.
             SourceError: The source is too long; both numbers are given.
             TaskError: The bundle was not made to generate.
             ModelError: The model is closed, or (at the first ``next``) this thread has another
                 generation open.
         """
-        if options is None:
-            options = GenerationOptions()
         begin = perf_counter()
-        self._require("generate")
-        self._check_options(options)
-        source_ids = self._encode(prompt)
-        if len(source_ids) > self.source_length:
-            raise SourceError(
-                f"the source has {len(source_ids)} tokens, this model reads 1 to"
-                f" {self.source_length}; give a shorter text"
-            )
-        encoding_seconds = perf_counter() - begin
-        return self._stream(lambda: self._pieces(source_ids, options, encoding_seconds))
+        settled, source_ids = self._settle(prompt, options)
+        seconds = perf_counter() - begin
+        return self._stream(
+            lambda: self._session.stream(source_ids, settled, encoding_seconds=seconds)
+        )
 
     def generate(
         self,
-        prompt: str | Sequence[Mapping[str, str]],
+        prompt: str | Messages,
         options: GenerationOptions | None = None,
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt, options))
 
-    def count_tokens(self, prompt: str | Sequence[Mapping[str, str]], *, raw: bool = False) -> int:
+    def count_tokens(self, prompt: str | Messages, *, raw: bool = False) -> int:
         """Return how many tokens a source has, its end token included, raw or not.
 
         Raises:
-            ChatError: The prompt is no text.
+            ChatError: As `stream`.
         """
-        del raw
-        return len(self._encode(prompt))
+        return len(self._encode(prompt, raw=raw))
 
-    def _encode(self, prompt: str | Sequence[Mapping[str, str]]) -> list[int]:
-        if not isinstance(prompt, str):
+    def candidates(
+        self, prompt: str, options: GenerationOptions | None = None
+    ) -> tuple[Candidate, ...]:
+        """Search with beams, and give every answer that was found.
+
+        Args:
+            prompt: As `stream` takes it.
+            options: How to search.
+
+        Returns:
+            Up to ``options.beams`` answers with their scores, the best first.
+
+        Raises:
+            EdgewiseError: As `stream`.
+        """
+        settled, source_ids = self._settle(prompt, options)
+        with self._turn():
+            return self._session.candidates(source_ids, settled)
+
+    def _settle(
+        self, prompt: str | Messages, options: GenerationOptions | None
+    ) -> tuple[GenerationOptions, list[int]]:
+        settled = GenerationOptions() if options is None else options
+        self._require("generate")
+        source_ids = self._encode(prompt, raw=settled.raw)
+        self._session.check(source_ids, settled)
+        return settled, source_ids
+
+    def _encode(self, prompt: str | Messages, *, raw: bool) -> list[int]:
+        if isinstance(prompt, str) and (raw or self._template is None):
+            return self._session.encode(prompt)
+        if raw:
+            raise ChatError("a raw prompt must be a text, not messages")
+        if self._template is None:
             raise ChatError(
                 f"{self.manifest.model_id} answers a text and has no chat template, so it takes no"
                 " messages: give a text"
             )
-        return [*self.tokenizer.encode(prompt), self._tokens.end]
-
-    def _check_options(self, options: GenerationOptions) -> None:
-        if options.beams > 1 or options.temperature:
-            raise OptionsError(
-                f"{self.manifest.model_id} takes the most probable token at every step; leave"
-                " temperature and beams out"
-            )
-
-    def _pieces(
-        self, source_ids: Sequence[int], options: GenerationOptions, encoding_seconds: float
-    ) -> Generator[Piece, None, None]:
-        return pieces_of(
-            self._steps(source_ids, min(options.max_tokens, self.context_length)),
-            self.tokenizer.detokenizer(),
-            stop_texts(options, self.manifest),
-            prompt_tokens=len(source_ids),
-            encoding_seconds=encoding_seconds,
-        )
-
-    def _steps(self, source_ids: Sequence[int], most: int) -> Generator[Step, None, None]:
-        """Make steps of the session's ids, which leave the end token out."""
-        held: int | None = None
-        count = 0
-        with contextlib.closing(self._session.stream_ids(source_ids, max_tokens=most)) as ids:
-            for token_id in ids:
-                if held is not None:
-                    yield Step(held, None)
-                held = token_id
-                count += 1
-        if held is not None and count == most:
-            yield Step(held, "length")
-            return
-        if held is not None:
-            yield Step(held, None)
-        yield Step(self._tokens.end, "stop")
-
-
-def _tokens_of(bundle: Bundle) -> SequenceTokens:
-    tokens = bundle.manifest.tokens
-    if tokens.start is None or not tokens.end:
-        raise ValueError("the manifest of an encoder-decoder has both; its checks say so")
-    return SequenceTokens(start=tokens.start, end=tokens.end[0])
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return self._session.encode(self._template.render(check_messages(messages)))

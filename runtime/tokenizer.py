@@ -20,6 +20,7 @@ import tokenizers
 
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.detokenizer import Detokenizer, TokenBytes, TokenizerError
+from edgewise.runtime.labelled_spans import TokenSpan
 from edgewise.runtime.manifest import Manifest
 
 _SHOWN_IDS = 12  # of a probe, in an error
@@ -89,6 +90,29 @@ class Tokenizer:
         Raises:
             TokenizerError: The text holds half a surrogate pair and so is no Unicode text.
         """
+        ids: list[int] = self._encoding(text, special=special).ids
+        beginning = self._tokens.beginning
+        if add_beginning is None:
+            add_beginning = self._tokens.add_beginning
+        if add_beginning and beginning is not None:
+            return [beginning, *ids]
+        return ids
+
+    def spans(self, text: str) -> list[TokenSpan]:
+        """Encode a text, and say where each token stands in it.
+
+        Raises:
+            TokenizerError: As `encode`.
+        """
+        encoding = self._encoding(text, special=True)
+        return [
+            TokenSpan(token_id, start, end, word)
+            for token_id, (start, end), word in zip(
+                encoding.ids, encoding.offsets, encoding.word_ids, strict=True
+            )
+        ]
+
+    def _encoding(self, text: str, *, special: bool) -> tokenizers.Encoding:
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -98,13 +122,7 @@ class Tokenizer:
             ) from error
         with self._special_lock:
             self._inner.encode_special_tokens = not special
-            ids = self._inner.encode(text, add_special_tokens=False).ids
-        beginning = self._tokens.beginning
-        if add_beginning is None:
-            add_beginning = self._tokens.add_beginning
-        if add_beginning and beginning is not None:
-            return [beginning, *ids]
-        return ids
+            return self._inner.encode(text, add_special_tokens=False)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the whole text of some ids, special tokens left out."""

@@ -9,11 +9,12 @@ from family_graphs import RUNTIMES, build, open_encoder
 from tiny_checkpoint import DATA
 from tokenizers import Tokenizer
 
-from edgewise.exporter import open_checkpoint
+from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.checkpoint.tensor_check import check_tensors
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
 from edgewise.exporter.graph.protocol import Weight
 from edgewise.exporter.models import find_model
+from edgewise.runtime import load
 
 pytestmark = pytest.mark.real
 
@@ -107,3 +108,37 @@ def test_recipes_keep_the_direction_of_sentences(minilm, runtime, recipe, tmp_pa
 
 def cosine(left, right):
     return left @ right / (np.linalg.norm(left) * np.linalg.norm(right))
+
+
+# Board, runtime and recipe (None: the board's own), and the least cosine to transformers' vectors.
+EXPORTS = [
+    ("raspberry_pi_5", "onnx", None, 0.996),
+    ("raspberry_pi_5", "onnx", "int4,embedding=int8-block32,head=int8-block32", 0.96),
+    ("raspberry_pi_3", "tflite", None, 0.998),
+    ("android_arm64", "tflite", None, 0.998),
+    ("android_arm64", "tflite", "int8,mlp=int4-block32", 0.975),
+    ("x86_64", "onnx", None, 0.999),
+    ("x86_64", "tflite", "fp32", 0.99999),
+]
+
+
+@pytest.mark.parametrize(("board", "runtime", "recipe", "least"), EXPORTS)
+def test_a_whole_export_embeds_as_transformers_does(
+    minilm, tmp_path, board, runtime, recipe, least
+):
+    report = export(
+        MINILM, profile=board, runtime=runtime, recipe=recipe, output=tmp_path / "bundle"
+    )
+    manifest = report.bundle.manifest
+    assert (manifest.family, manifest.tasks, manifest.pooling) == ("encoder", ("embed",), "mean")
+    assert (manifest.runtime, manifest.context_length) == (runtime, 512)
+    tokens = manifest.tokens
+    assert (tokens.beginning, tokens.separator, tokens.mask) == (101, 102, 103)
+    assert report.verification is not None
+    assert report.verification.passed
+    with load(report.bundle.path, threads=1) as model:
+        vectors = model.embed(SENTENCES)
+    cosines = [cosine(*pair) for pair in zip(vectors, minilm.expected["mean"], strict=True)]
+    print(f"minilm {board} {manifest.recipe}: cosine {min(cosines):.5f}")
+    assert min(cosines) > least
+    assert vectors[0] @ vectors[1] > max(vectors[0] @ vectors[2], vectors[0] @ vectors[3]) + 0.4

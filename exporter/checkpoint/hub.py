@@ -23,6 +23,7 @@ from edgewise.exporter.checkpoint.checkpoint import Progress
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.huggingface_folder import (
     HOW_TO_CONVERT,
+    IMAGE_PROCESSOR,
     INDEX,
     PICKLE_SUFFIXES,
     SINGLE,
@@ -30,6 +31,7 @@ from edgewise.exporter.checkpoint.huggingface_folder import (
     read_json,
 )
 from edgewise.exporter.checkpoint.huggingface_tokenizer import HOW_TO_MAKE_TOKENIZER
+from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE
 from edgewise.exporter.checkpoint.slow_tokenizer import SLOW_FILE_SETS
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -40,6 +42,8 @@ OPTIONAL_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    IMAGE_PROCESSOR,
+    POOLING_FILE,
 )
 
 

@@ -19,16 +19,18 @@ from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.huggingface_tokenizer import read_tokenizer
 from edgewise.exporter.checkpoint.rotary_configuration import with_one_rotary_form
 from edgewise.exporter.checkpoint.safetensors_file import SafetensorsTensor, open_safetensors
+from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE, sentence_pooling
 
 JSON_LIMIT = 256 * 1024 * 1024  # bytes; far above any tokenizer.json
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+IMAGE_PROCESSOR = "preprocessor_config.json"
 HOW_TO_CONVERT = (
     "Pickle can run code while it is loaded, so Edgewise never loads it. Convert it elsewhere: "
-    "`python -c \"import transformers as t; kind, = t.AutoConfig.from_pretrained('IN').architectures;"
-    " getattr(t, kind).from_pretrained('IN').save_pretrained('OUT')\"`, then give OUT with the "
-    "tokenizer files beside it."
+    "`python -c \"import transformers as t; kind, = t.AutoConfig.from_pretrained('IN')"
+    ".architectures; getattr(t, kind).from_pretrained('IN').save_pretrained('OUT')\"`, then give "
+    "OUT with the tokenizer files beside it."
 )
 # What checkpoints from before PyTorch, BERT's own among them, call the parts of a norm.
 OLD_NORM_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
@@ -69,6 +71,10 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
     generation_path = folder / "generation_config.json"
     generation = read_json(generation_path) if generation_path.exists() else {}
     tokenizer = read_tokenizer(folder, config, generation)
+    pooling_path = folder / POOLING_FILE
+    pooling = sentence_pooling(read_json(pooling_path)) if pooling_path.is_file() else None
+    image_path = folder / IMAGE_PROCESSOR
+    image_processor = read_json(image_path) if image_path.is_file() else {}
     with ExitStack() as opened:
         stored = _open_weights(folder, opened)
         tensors = {_current_name(name): tensor for name, tensor in stored.items()}
@@ -85,6 +91,8 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
         generation=generation,
         tensors=tensors,
         tokenizer=tokenizer,
+        pooling=pooling,
+        image_processor=image_processor,
         close=close,
     )
 

@@ -33,7 +33,9 @@ class Framing(NamedTuple):
 
 
 def framing(tokenizer: Tokenizer) -> Framing:
-    """See what plain encoding puts behind a text and between two."""
+    """See what plain encoding puts behind a text and between two, padding left out."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     single = tokenizer.encode("a")
     after = single.ids[-1] if single.special_tokens_mask[-1:] == [1] else None
     pair = tokenizer.encode("a", "a")

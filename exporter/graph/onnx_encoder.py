@@ -52,11 +52,6 @@ class OnnxEncoderBuilder(OnnxOperations):
         name = f"{pack_name([weight])}/rows"
         return self._graph.node("Gather", [self._vector(weight), TOKEN_TYPES], name, axis=0)
 
-    def output(self, name: str, x: str) -> None:
-        """See ``EncoderBuilder``."""
-        self._graph.node("Identity", [x], name)  # an edge may be several results, and go on
-        self._graph.add_output(name, TensorProto.FLOAT, ["batch", f"{name}_tokens", f"{name}_size"])
-
     def output_cross(self, key_value: str, attention: CrossAttention) -> None:
         """See ``EncoderBuilder``."""
         g = self._graph

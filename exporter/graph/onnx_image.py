@@ -65,8 +65,3 @@ class OnnxImageBuilder(OnnxOperations):
         name = f"layers.{attention.layer}/attention"
         parts = self._query_key_value(query_key_value, name)
         return self._multi_head_attention(parts, name, attention.heads, attention.scale)
-
-    def output(self, name: str, x: str) -> None:
-        """See ``WholeSequences``."""
-        self._graph.node("Identity", [x], name)
-        self._graph.add_output(name, TensorProto.FLOAT, ["batch", f"{name}_tokens", f"{name}_size"])

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.graph.onnx_blocks import BlockLowering
 from edgewise.exporter.graph.onnx_graph import CONTRIB, OnnxGraph
 from edgewise.exporter.graph.protocol import Role, Weight, pack_name
@@ -37,11 +38,26 @@ UNSIGNED_ZERO_POINT = 128
 SMALLEST_ROW_MAXIMUM = 1e-12  # a row of zeros must not divide by zero
 
 
+class OnnxFormatError(EdgewiseError):
+    """A weight format for which onnxruntime has no operator."""
+
+
 class LinearLowering:
     """Lowers ``linear`` and ``embedding`` into a graph by the formats of a recipe."""
 
     def __init__(self, graph: OnnxGraph, recipe: Recipe) -> None:
-        """Begin with nothing written."""
+        """Begin with nothing written.
+
+        Raises:
+            OnnxFormatError: A role's format is int4-channel.
+        """
+        for role in ROLES:
+            form = recipe.format_for(role)
+            if form.kind == "channel" and form.bits != 8:
+                raise OnnxFormatError(
+                    f"recipe {str(recipe)!r} stores {role} as {form}, which no operator of "
+                    "onnxruntime takes; use int4-block32, or int8 (per channel)"
+                )
         self._graph = graph
         self._recipe = recipe
         self._blocks = BlockLowering(graph, int8_activations=recipe.activations == "int8")

@@ -148,6 +148,11 @@ class OnnxOperations:
         )
         return self._graph.node("Mul", [self.activation(gate, activation), up], f"{gate_up}/gated")
 
+    def output(self, name: str, x: str) -> None:
+        """See ``NamedResults``."""
+        self._graph.node("Identity", [x], name)  # an edge may be several results, and go on
+        self._graph.add_output(name, TensorProto.FLOAT, ["batch", f"{name}_tokens", f"{name}_size"])
+
     # Parts
 
     def _elementwise_name(self, kind: str) -> str:

@@ -324,7 +324,19 @@ class GraphBuilder(TokenOperations[Value], Protocol[Value]):
         ...
 
 
-class WholeSequences(Operations[Value], Protocol[Value]):
+class NamedResults(Operations[Value], Protocol[Value]):
+    """What a graph that is no decoder may use besides."""
+
+    def output(self, name: str, x: Value) -> None:
+        """Declare [B, 1 or T, N] as a result under a name."""
+        ...
+
+
+class LookupBuilder(NamedResults[Value], TokenOperations[Value], Protocol[Value]):
+    """The operations on tokens one by one, as where their vectors are asked for alone."""
+
+
+class WholeSequences(NamedResults[Value], Protocol[Value]):
     """What a graph whose tokens see each other in both directions may use besides."""
 
     def full_attention(self, query_key_value: Value, attention: FullAttention) -> Value:
@@ -337,10 +349,6 @@ class WholeSequences(Operations[Value], Protocol[Value]):
         Returns:
             [B, T, heads * head_size].
         """
-        ...
-
-    def output(self, name: str, x: Value) -> None:
-        """Declare [B, 1 or T, N] as a result under a name."""
         ...
 
 

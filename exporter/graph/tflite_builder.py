@@ -104,6 +104,15 @@ def signatures(context_length: int, release: Release = LITERT) -> tuple[Signatur
     )
 
 
+def answer_signatures(context_length: int) -> tuple[Signature, ...]:
+    """Choose the graphs of a decoder that answers to an encoder: its answers begin from nothing.
+
+    Decoding is as in `signatures`; a chunk of 32 reads the beginning of an answer that is given.
+    """
+    decode = (graph for graph in signatures(context_length) if graph.tokens == 1)
+    return (*decode, Signature(SHORT_PREFILL_TOKENS, context_length))
+
+
 class TfliteBuilder(TfliteOperations):
     """Fulfils ``GraphBuilder`` for one signature; `finish` adds the graph to the model file."""
 

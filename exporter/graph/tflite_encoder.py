@@ -106,10 +106,6 @@ class TfliteEncoderBuilder(TfliteOperations):
             part = g.slice(rows, 1, index * attention.heads, attention.heads, f"{name}/{index}")
             g.output(template.format(layer=attention.layer), part)
 
-    def output(self, name: str, x: Edge) -> None:
-        """See ``EncoderBuilder``."""
-        self._graph.output(name, x)
-
     def _relative_bias(self, relative: RelativeBias) -> Edge:
         """Store each head's bias of every pair of positions: [1, heads, T, T]."""
         places = np.arange(self._tokens)

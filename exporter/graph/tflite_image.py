@@ -77,7 +77,3 @@ class TfliteImageBuilder(TfliteOperations):
         if attention.relative_bias is not None:
             raise ValueError("tokens of an image have learned positions, not relative ones")
         return self._attend_both_ways(query_key_value, attention, [])
-
-    def output(self, name: str, x: Edge) -> None:
-        """See ``WholeSequences``."""
-        self._graph.output(name, x)

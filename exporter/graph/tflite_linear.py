@@ -4,7 +4,7 @@
 |---|---|---|
 | float32 | FULLY_CONNECTED | EMBEDDING_LOOKUP |
 | float16 | DEQUANTIZE (folded by XNNPACK), FULLY_CONNECTED | GATHER, DEQUANTIZE |
-| channel (int8), block (int4) | FULLY_CONNECTED | EMBEDDING_LOOKUP |
+| channel (int8, int4), block (int4) | FULLY_CONNECTED | EMBEDDING_LOOKUP |
 | channel, scaled apart | FULLY_CONNECTED, MUL | EMBEDDING_LOOKUP of rows and of scales, MUL |
 
 In products of integer weights XNNPACK quantizes the activations itself, each row by its own range.

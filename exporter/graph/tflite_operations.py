@@ -109,6 +109,10 @@ class TfliteOperations:
         activated = self._activate(gate, activation, name)
         return self._graph.binary(Operator.MUL, activated, up, f"{name}/gated")
 
+    def output(self, name: str, x: Edge) -> None:
+        """See ``NamedResults``."""
+        self._graph.output(name, x)
+
     # Parts
 
     def _activate(self, x: Edge, activation: Activation, name: str) -> Edge:

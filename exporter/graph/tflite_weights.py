@@ -4,6 +4,7 @@
 |---|---|---|
 | fp32, fp16 | FLOAT32, FLOAT16 | none |
 | int8 | INT8 | one scale a row, in the flatbuffer, or apart for `TFLITE_RUNTIME` |
+| int4-channel | INT4, low nibble first | one scale a row, in the flatbuffer |
 | int4-block32, 64, 128 | INT4, low nibble first | float16 scales in a tensor of their own |
 
 Rules: a weight streams through the quantizer in chunks of rows, straight into the file. Every graph
@@ -28,11 +29,12 @@ from edgewise.exporter.graph.tflite_file import SharedQuantization, TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, TfliteGraph
 from edgewise.exporter.quantize.blockwise import BlockQuantized
 from edgewise.exporter.quantize.channelwise import ChannelQuantized
+from edgewise.exporter.quantize.packing import packed_length
 from edgewise.exporter.quantize.recipes import ROLES, Recipe, WeightFormat
 from edgewise.exporter.quantize.scale_search import Scales
 from edgewise.exporter.quantize.streaming import WeightSource, quantized_rows, read_rows
 
-ACCEPTED = "fp32, fp16, int8 and int4-block32|64|128"
+ACCEPTED = "fp32, fp16, int8, int4-channel and int4-block32|64|128"
 # Int4 blocks store float16, of which XNNPACK keeps the 8 leading bits.
 SCALES: Scales = "positive bfloat16"
 SIGN_BITS = np.uint8(0x88)  # flips codes of zero point 8 to two's complement, both nibbles
@@ -63,7 +65,7 @@ def check_recipe(recipe: Recipe, release: Release = LITERT) -> None:
                 f"recipe {str(recipe)!r} stores {role} as {form}, which no TFLite operator that "
                 f"XNNPACK runs takes; accepted are {ACCEPTED}"
             )
-        if form.kind == "block" and release == TFLITE_RUNTIME:
+        if form.bits == 4 and release == TFLITE_RUNTIME:
             raise TfliteFormatError(
                 f"recipe {str(recipe)!r} stores {role} as {form}, but {release}, the only runtime "
                 "for 32-bit Arm, has no int4; use int8"
@@ -105,7 +107,8 @@ class StoredWeight:
             case "float16":
                 return graph.stored(self.name, shape, ElementType.FLOAT16)
             case "channel":
-                return graph.stored(self.name, shape, ElementType.INT8, self.quantization)
+                codes = ElementType.INT8 if self.form.bits == 8 else ElementType.INT4
+                return graph.stored(self.name, shape, codes, self.quantization)
         size = self.form.block_size
         if size is None:
             raise TypeError(f"{self.name!r} has the format {self.form}")
@@ -141,7 +144,7 @@ class WeightStore:
         """Store matrices of one role, joined along their rows.
 
         Raises:
-            TfliteFormatError: Rows are no whole number of blocks.
+            TfliteFormatError: Rows are no whole number of blocks, or of bytes.
         """
         form = self._recipe.format_for(weights[0].role)
         name = f"{pack_name(weights)}.{form}"
@@ -169,11 +172,17 @@ class WeightStore:
                 write = partial(_write_numbers, sources, np.float16)
                 self._model.add_array(name, 2 * rows * columns, write)
             case "channel":
+                if form.bits == 4 and columns % 2:
+                    raise TfliteFormatError(
+                        f"{name!r} has rows of {columns} weights, two of which share a byte in "
+                        f"{form}: an odd number can not be stored; choose int8"
+                    )
                 scales = np.zeros(rows, np.float32)
                 apart = self._release == TFLITE_RUNTIME
                 quantization = SharedQuantization(np.ones(1, np.float32) if apart else scales)
                 channels = partial(_write_channels, sources, form, scales)
-                self._model.add_array(name, rows * columns, channels)
+                nbytes = rows * packed_length(columns, form.bits or 8)
+                self._model.add_array(name, nbytes, channels)
                 if apart:
                     scales_name = f"{name}.scales"
                     self._model.add_array(scales_name, scales.nbytes, scales.tofile)
@@ -221,7 +230,7 @@ def _write_channels(
     for part in quantized_rows(sources, form):
         if not isinstance(part, ChannelQuantized):
             raise TypeError(f"{form} did not quantize to channels")
-        part.values.tofile(stream)
+        part.packed.tofile(stream)
         scales[start : start + len(part.scales)] = part.scales
         start += len(part.scales)
 

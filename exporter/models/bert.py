@@ -36,7 +36,7 @@ ARCHITECTURE = EncoderArchitecture(
         dense=f"{PREDICTIONS}.transform.dense",
         norm=f"{PREDICTIONS}.transform.LayerNorm",
         bias=f"{PREDICTIONS}.bias",
-        decoder=f"{PREDICTIONS}.decoder.weight",
+        decoder=f"{PREDICTIONS}.decoder",
         activation=None,
     ),
     classification=TextClassification("bert.pooler.dense", "classifier", "tanh"),

@@ -33,7 +33,7 @@ ARCHITECTURE = EncoderArchitecture(
         dense="vocab_transform",
         norm="vocab_layer_norm",
         bias="vocab_projector.bias",
-        decoder="vocab_projector.weight",
+        decoder="vocab_projector",
         activation=None,
     ),
     classification=TextClassification("pre_classifier", "classifier", "relu"),

@@ -1,7 +1,7 @@
 """``model_type: mt5``: mT5 (arXiv 2010.11934).
 
-T5 v1.1 with a larger vocabulary: a gated MLP and a head of its own, whether the configuration says
-so or not.
+T5 v1.1 with a larger vocabulary: a gated MLP unless the configuration says otherwise, and always a
+head of its own, even where transformers 5 writes that it is tied.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from edgewise.exporter.models import t5
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 
 FAMILY = "encoder_decoder"
-VERSION_1_1 = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 
 tensors = t5.tensors
 ignored = t5.ignored
@@ -27,4 +26,5 @@ def configuration(config: Mapping[str, Any]) -> EncoderDecoderConfiguration:
     Raises:
         ConfigurationError: A value is missing or asks for what this architecture does not have.
     """
-    return t5.configuration({**VERSION_1_1, **config})
+    untied = {**config, "scale_decoder_outputs": False}
+    return t5.configuration({"feed_forward_proj": "gated-gelu", **untied})

@@ -53,8 +53,8 @@ class WordPrediction:
     Attributes:
         dense: Name of its first product.
         norm: Name of its norm.
-        bias: Name of the vector that is added to the logits.
-        decoder: Name of its matrix where it is not the embedding.
+        bias: Name of the vector that is added to the logits where the matrix is the embedding.
+        decoder: Name of its last product where that has a matrix, and then a bias, of its own.
         activation: Between dense and norm; None for the MLPs' own.
     """
 
@@ -119,10 +119,10 @@ class EncoderArchitecture:
             case "masked_language_model":
                 table.add_matrix(self.prediction.dense, width, width, "mlp")
                 table.add_norm(self.prediction.norm, width)
-                table[self.prediction.bias] = TensorSpecification((c.vocabulary_size,), "bias")
-                if not c.tied_head:
-                    shape = (c.vocabulary_size, width)
-                    table[self.prediction.decoder] = TensorSpecification(shape, "head")
+                if c.tied_head:
+                    table[self.prediction.bias] = TensorSpecification((c.vocabulary_size,), "bias")
+                else:
+                    table.add_matrix(self.prediction.decoder, c.vocabulary_size, width, "head")
             case "classification":
                 table.add_matrix(self.classification.dense, width, width, "mlp")
                 table.add_matrix(self.classification.output, len(c.labels), width, "head")
@@ -187,10 +187,9 @@ class EncoderArchitecture:
         dense = layers.linear(hidden, prediction.dense)
         activated = layers.builder.activation(dense, prediction.activation or c.activation)
         normed = layers.norm(activated, prediction.norm)
-        if c.tied_head:
-            head = weight(self._base(c) + EMBEDDING).with_role("head")
-        else:
-            head = weight(prediction.decoder)
+        if not c.tied_head:
+            return layers.linear(normed, prediction.decoder)
+        head = weight(self._base(c) + EMBEDDING).with_role("head")
         return layers.builder.linear(normed, [head], [weight(prediction.bias)])
 
     def _base(self, c: EncoderConfiguration) -> str:

@@ -14,7 +14,12 @@ from typing import Any
 
 from edgewise.exporter.models import bert
 from edgewise.exporter.models.decoder import ConfigurationError
-from edgewise.exporter.models.encoder import EncoderConfiguration, encoder_configuration, heads_of
+from edgewise.exporter.models.encoder import (
+    EncoderConfiguration,
+    Head,
+    encoder_configuration,
+    heads_of,
+)
 from edgewise.exporter.models.post_norm_encoder import TextClassification, WordPrediction
 
 FAMILY = "encoder"
@@ -26,7 +31,7 @@ ARCHITECTURE = replace(
         dense="lm_head.dense",
         norm="lm_head.layer_norm",
         bias="lm_head.bias",
-        decoder="lm_head.decoder.weight",
+        decoder="lm_head.decoder",
         activation="gelu",
     ),
     classification=TextClassification("classifier.dense", "classifier.out_proj", "tanh"),
@@ -42,6 +47,17 @@ def configuration(config: Mapping[str, Any]) -> EncoderConfiguration:
     Raises:
         ConfigurationError: A value is missing or asks for what this architecture does not have.
     """
+    return configuration_with_heads(config, HEADS)
+
+
+def configuration_with_heads(
+    config: Mapping[str, Any], heads: Mapping[str, Head]
+) -> EncoderConfiguration:
+    """Read the configuration of a model that differs in the names of its architectures alone.
+
+    Raises:
+        ConfigurationError: A value is missing or asks for what this architecture does not have.
+    """
     bert.refuse_variants(config)
     padding = config.get("pad_token_id", 1)
     if padding is None:
@@ -50,7 +66,7 @@ def configuration(config: Mapping[str, Any]) -> EncoderConfiguration:
         )
     return encoder_configuration(
         config,
-        HEADS,
+        heads,
         token_types=int(config.get("type_vocab_size", 1)),
         position_offset=int(padding) + 1,
     )

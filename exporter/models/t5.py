@@ -52,7 +52,8 @@ def configuration(config: Mapping[str, Any]) -> EncoderDecoderConfiguration:
         activation = "gelu_new"  # the name that T5 v1.1 was published with
     hidden_size = int(required(config, "d_model"))
     layers = int(required(config, "num_layers"))
-    tied = bool(config.get("tie_word_embeddings", True))
+    # transformers 5 writes that every T5 ties its head, and keeps the truth under another name.
+    tied = bool(config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True)))
     return EncoderDecoderConfiguration(
         vocabulary_size=int(required(config, "vocab_size")),
         hidden_size=hidden_size,

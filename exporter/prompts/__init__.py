@@ -2,11 +2,11 @@
 
 A family is one TOML file here: whom it is for, prompts by name (a chat template and the texts that
 end an answer) and, where a published configuration names wrong ids, the right ones. Adding a family
-is adding a file. ``apply_prompts`` does both to an opened checkpoint: ids always, a prompt only
-where the checkpoint brings no template of its own, or where one is asked for by name.
+is adding a file. ``choosing.apply_prompts`` does both to an opened checkpoint: ids always, a prompt
+only where the checkpoint brings no template of its own, or where one is asked for by name. It
+stands apart, for it needs what reads checkpoints, and a list of names does not.
 """
 
-from edgewise.exporter.prompts.choosing import apply_prompts, find_prompt
 from edgewise.exporter.prompts.family import (
     Family,
     Match,
@@ -14,6 +14,7 @@ from edgewise.exporter.prompts.family import (
     PromptError,
     TokenRule,
     families,
+    find_prompt,
     parse_family,
     prompt_names,
 )
@@ -24,7 +25,6 @@ __all__ = [
     "Prompt",
     "PromptError",
     "TokenRule",
-    "apply_prompts",
     "families",
     "find_prompt",
     "parse_family",

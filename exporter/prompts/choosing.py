@@ -19,9 +19,8 @@ from edgewise.exporter.prompts.family import (
     PromptError,
     TokenRule,
     families,
-    prompt_names,
+    find_prompt,
 )
-from edgewise.firmware_profiles.vocabulary import unknown
 
 WIDTHS = ("hidden_size", "d_model", "n_embd")  # how configurations call the features of a token
 
@@ -59,22 +58,12 @@ def apply_prompts(checkpoint: Checkpoint, prompt: str | None = None) -> Checkpoi
     elif files.chat_template is None:
         chosen = _matching(checkpoint, tokenizer)
     if chosen is not None:
-        files = replace(files, chat_template=chosen.template, stop=chosen.stop)
+        files = replace(
+            files, chat_template=chosen.template, stop=chosen.stop, chat_sample=chosen.sample
+        )
         if not chosen.closes_source:
             files = replace(files, separator_token_id=None)
     return replace(checkpoint, tokenizer=files)
-
-
-def find_prompt(name: str) -> Prompt:
-    """Return the prompt of a name.
-
-    Raises:
-        PromptError: There is none; the message lists them.
-    """
-    for family in families():
-        if name in family.prompts:
-            return family.prompts[name]
-    raise PromptError(f"{unknown('prompt', name, prompt_names())}.")
 
 
 def _matching(checkpoint: Checkpoint, tokenizer: _Tokens) -> Prompt | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.firmware_profiles.vocabulary import nearest
+from edgewise.firmware_profiles.vocabulary import nearest, unknown
 from edgewise.runtime.options import STOP_MAX_COUNT, STOP_MAX_LENGTH
 
 _FOLDER = Path(__file__).parent
@@ -75,6 +75,7 @@ class Prompt:
         stop: Texts that end an answer.
         match: Checkpoints that it is taken for without being asked for; None for none.
         closes_source: Whether an encoder-decoder's text ends with its end token.
+        sample: A message that it takes, where it does not take any; None: any.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Prompt:
     stop: tuple[str, ...] = ()
     match: Match | None = None
     closes_source: bool = True
+    sample: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,18 @@ def families() -> tuple[Family, ...]:
 def prompt_names() -> tuple[str, ...]:
     """Return the names of all prompts, sorted."""
     return tuple(sorted(name for family in families() for name in family.prompts))
+
+
+def find_prompt(name: str) -> Prompt:
+    """Return the prompt of a name.
+
+    Raises:
+        PromptError: There is none; the message lists them.
+    """
+    for family in families():
+        if name in family.prompts:
+            return family.prompts[name]
+    raise PromptError(f"{unknown('prompt', name, prompt_names())}.")
 
 
 def _read(path: Path) -> Family:
@@ -162,6 +176,7 @@ def _prompt(name: str, table: _Table) -> Prompt:
         stop=table.texts("stop"),
         match=_match(own) if (own := table.table("match", required=False)) is not None else None,
         closes_source=table.flag("closes_source", default=True),
+        sample=table.optional_text("sample"),
     )
     if len(prompt.stop) > STOP_MAX_COUNT or any(
         not 0 < len(text) <= STOP_MAX_LENGTH for text in prompt.stop

@@ -7,15 +7,16 @@ Grammar:
     recipe  := base [ "," role "=" format ]* [ "," "activations=" ( "float32" | "int8" ) ]
     base    := a named recipe ("fp32", "fp16", "int8", "int4", "keep") or any format
     role    := "embedding" | "attention" | "mlp" | "head"
-    format  := "fp32" | "fp16" | "keep" | "int8"
+    format  := "fp32" | "fp16" | "keep" | "int8" | "int4-channel"
              | ( "int4" | "int8" ) "-block" ( "32" | "64" | "128" ) [ "-asymmetric" ]
 
 Rules:
 - The base sets every role, each further part changes one. `str()` gives the shortest text that
   parses back to the same value.
-- Format "int8" is one scale per output channel, and its products always take int8 activations with
-  one scale per token. `activations` chooses for the block formats and for "keep": "int8" quantizes
-  them at run time per block (fast where the CPU has int8 dot products), "float32" never does.
+- Formats "int8" and "int4-channel" are one scale per output channel, and their products always take
+  int8 activations with one scale per token. `activations` chooses for the block formats and for
+  "keep": "int8" quantizes them at run time per block (fast where the CPU has int8 dot products),
+  "float32" never does.
 - Unless said, activations are int8 when a linear role is quantized, and float32 when none is or
   when one is "keep", which promises the checkpoint's own numbers.
 - A text that contradicts itself is refused, never repaired.
@@ -41,12 +42,13 @@ ACTIVATIONS: tuple[Activations, ...] = get_args(Activations)
 
 _LINEAR_ROLES: tuple[Role, ...] = ("attention", "mlp", "head")  # an embedding has no product
 _PLAIN_FORMATS: Mapping[str, Kind] = MappingProxyType(
-    {"fp32": "float32", "fp16": "float16", "keep": "keep", "int8": "channel"}
+    {"fp32": "float32", "fp16": "float16", "keep": "keep"}
 )
+_CHANNEL_FORMATS: Mapping[str, int] = MappingProxyType({"int8": 8, "int4-channel": 4})  # bits
 _BLOCK_FORMAT = re.compile(r"int(4|8)-block(32|64|128)(-asymmetric)?")
 _FORMAT_GRAMMAR = (
-    "fp32, fp16, keep, int8 (per channel), int4-block32|64|128 and int8-block32|64|128, "
-    "the block forms optionally with -asymmetric"
+    "fp32, fp16, keep, int8 (per channel), int4-channel, int4-block32|64|128 and "
+    "int8-block32|64|128, the block forms optionally with -asymmetric"
 )
 _RECIPE_GRAMMAR = (
     "a recipe is a name (fp32, fp16, int8, int4, keep) or a format, then optionally "
@@ -62,7 +64,7 @@ class WeightFormat:
     Attributes:
         kind: "float32" and "float16" store plain numbers, "block" one scale per block of input
             channels, "channel" one scale per output channel, "keep" the checkpoint's own blocks.
-        bits: 4 or 8 for "block", 8 for "channel", else None.
+        bits: 4 or 8 for "block" and "channel", else None.
         block_size: input channels that share a scale, 32, 64 or 128, for "block", else None.
         symmetric: False only for a "block" with a zero point of its own in every block.
     """
@@ -87,11 +89,11 @@ class WeightFormat:
                     f"Weight format ({given}): a block has 4 or 8 bits and 32, 64 or 128 weights."
                 )
             return
-        expected_bits = 8 if self.kind == "channel" else None
-        if self.bits != expected_bits or self.block_size is not None or not self.symmetric:
+        accepted = tuple(_CHANNEL_FORMATS.values()) if self.kind == "channel" else (None,)
+        if self.bits not in accepted or self.block_size is not None or not self.symmetric:
             raise RecipeError(
-                f"Weight format ({given}): {self.kind} takes bits={expected_bits}, "
-                "block_size=None and symmetric=True."
+                f"Weight format ({given}): {self.kind} takes "
+                f"bits={' or '.join(map(str, accepted))}, block_size=None and symmetric=True."
             )
 
     @classmethod
@@ -106,7 +108,9 @@ class WeightFormat:
         """
         kind = _PLAIN_FORMATS.get(text)
         if kind is not None:
-            return cls(kind, bits=8 if kind == "channel" else None)
+            return cls(kind)
+        if text in _CHANNEL_FORMATS:
+            return cls("channel", _CHANNEL_FORMATS[text])
         match = _BLOCK_FORMAT.fullmatch(text)
         if match is None:
             raise RecipeError(
@@ -120,6 +124,8 @@ class WeightFormat:
             return f"int{self.bits}-block{self.block_size}" + (
                 "" if self.symmetric else "-asymmetric"
             )
+        if self.kind == "channel":
+            return next(text for text, bits in _CHANNEL_FORMATS.items() if bits == self.bits)
         return next(text for text, kind in _PLAIN_FORMATS.items() if kind == self.kind)
 
     @property
@@ -137,10 +143,12 @@ class WeightFormat:
                 'The size of format "keep" depends on the types in the checkpoint: '
                 "ask for the layout of its tensors."
             )
-        if self.bits is not None and self.block_size is not None:
-            zero_point_bits = 0 if self.symmetric else self.bits
-            return self.bits / 8 + (32 + zero_point_bits) / 8 / self.block_size
-        return {"float32": 4.0, "float16": 2.0, "channel": 1.0}[self.kind]
+        if self.bits is None:
+            return {"float32": 4.0, "float16": 2.0}[self.kind]
+        if self.block_size is None:
+            return self.bits / 8
+        zero_point_bits = 0 if self.symmetric else self.bits
+        return self.bits / 8 + (32 + zero_point_bits) / 8 / self.block_size
 
 
 def _nearest(text: str, names: Iterable[str]) -> str:
@@ -150,6 +158,7 @@ def _nearest(text: str, names: Iterable[str]) -> str:
 
 FORMAT_NAMES: tuple[str, ...] = (
     *_PLAIN_FORMATS,
+    *_CHANNEL_FORMATS,
     *(
         f"int{bits}-block{block_size}{suffix}"
         for bits in BLOCK_BITS
@@ -199,9 +208,9 @@ class Recipe:
             )
         if self.activations == "float32" and not chooses and "channel" in kinds:
             raise RecipeError(
-                f"Recipe {self.name}: activations=float32 contradicts the format int8, which is "
-                "int8 activations with one scale per token. Leave activations out or use "
-                "int8-block32 weights."
+                f"Recipe {self.name}: activations=float32 contradicts the formats int8 and "
+                "int4-channel, whose products take int8 activations with one scale per token. "
+                "Leave activations out or use int8-block32 weights."
             )
 
     @classmethod

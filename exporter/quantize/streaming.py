@@ -66,7 +66,8 @@ class Layout:
         kind: "block" makes a `BlockQuantized`, "channel" a `ChannelQuantized`, the others stay
             plain numbers of that type.
         rows, columns: N of all tensors together and K.
-        bits, block_size: of blocks, else None.
+        bits: of blocks and channels, else None.
+        block_size: of blocks, else None.
         zero_points, minimums: whether the blocks carry these.
     """
 
@@ -84,7 +85,7 @@ class Layout:
         if self.kind == "block":
             return self.empty_blocks(rows=1).nbytes * self.rows
         if self.kind == "channel":
-            return self.rows * (self.columns + 4)
+            return self.rows * (packed_length(self.columns, self.bits or 8) + 4)
         return self.rows * self.columns * (4 if self.kind == "float32" else 2)
 
     def empty_blocks(self, rows: int | None = None) -> BlockQuantized:
@@ -148,7 +149,7 @@ def layout_of(sources: Sequence[WeightSource], form: WeightFormat) -> Layout:
             "block", rows, columns, form.bits, form.block_size, zero_points=not form.symmetric
         )
     if form.kind != "keep":
-        return Layout(form.kind, rows, columns)
+        return Layout(form.kind, rows, columns, form.bits)
     lossless = LOSSLESS_TYPES.get(sources[0].stored_type)
     if lossless is None:
         return Layout("float32", rows, columns)
@@ -189,7 +190,9 @@ def quantized_rows(
                     raise ValueError(f"{name} of type {source.stored_type} gives no blocks")
                 yield convert_blocks(raw, source.stored_type, name=name)
             elif layout.bits is None or layout.block_size is None:
-                yield quantize_channelwise(source.read(start, stop), name=name, first_row=start)
+                yield quantize_channelwise(
+                    source.read(start, stop), bits=layout.bits or 8, name=name, first_row=start
+                )
             else:
                 yield quantize_blockwise(
                     source.read(start, stop),
@@ -234,7 +237,9 @@ def quantize_tensors(
         return _collect(layout.empty_blocks(), rows)
     if layout.kind == "channel":
         whole = ChannelQuantized(
-            np.empty((layout.rows, layout.columns), np.int8), np.empty(layout.rows, np.float32)
+            np.empty((layout.rows, layout.columns), np.int8),
+            np.empty(layout.rows, np.float32),
+            layout.bits or 8,
         )
         return _collect(whole, quantized_rows(sources, form, importance=importance))
     return None

@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.plan import ExportPlan
 from edgewise.runtime.backends.litert_library import make_importable
-from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.backends.protocol import (
+    EncoderBackend,
+    EncoderDecoderBackend,
+    VisionLanguageBackend,
+)
 from edgewise.runtime.bundle import Bundle
 
 Progress = Callable[[str, int, int], None]
@@ -27,21 +34,52 @@ class TargetError(EdgewiseError):
     """A library that a target needs is not installed."""
 
 
+class Steps(Protocol):
+    """A loaded decoder as far as verification uses one; every ``Backend`` is one."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that a slot can hold."""
+
+    def step(
+        self, first_slot: int, token_ids: NDArray[np.int64], past_lengths: NDArray[np.int32]
+    ) -> NDArray[np.float32]:
+        """See ``Backend``."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+Loaded = Steps | EncoderBackend | EncoderDecoderBackend | VisionLanguageBackend
+
+
 @dataclass(frozen=True)
 class GraphNames:
-    """What the graph calls its inputs and outputs; ``{layer}`` stands for a layer's index."""
+    """What the graph with the role "graph" calls its inputs and outputs.
 
-    inputs: tuple[str, ...]  # other than the cache
-    past: tuple[str, str]  # keys and values
-    present: tuple[str, str]
-    outputs: tuple[str, ...] = ("logits",)  # other than the cache
+    Attributes:
+        inputs: Other than the cache.
+        outputs: Other than the cache.
+        past: Keys and values, inputs; ``{layer}`` stands for a layer's index. Empty without cache.
+        present: Keys and values, outputs.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    past: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
 
 
 class Target(Protocol):
     """What each module of this package offers."""
 
-    FILES: tuple[tuple[str, str], ...]  # role and name of what `build` writes
-    NAMES: GraphNames
+    def files(self, plan: ExportPlan) -> tuple[tuple[str, str], ...]:
+        """Return role and name of what `build` writes."""
+        ...
+
+    def names(self, plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
+        """Return what the graph calls its inputs and outputs."""
+        ...
 
     def minimum_versions(self, plan: ExportPlan) -> Mapping[str, str]:
         """Return the first releases with all that the graphs use, by distribution."""
@@ -57,8 +95,8 @@ class Target(Protocol):
         """Return further files by role: a name and the content."""
         ...
 
-    def load(self, bundle: Bundle, *, threads: int, capacity: int) -> Backend:
-        """Load what was built."""
+    def load(self, bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
+        """Load what was built, by the back end of its family."""
         ...
 
     def finish(self, folder: Path) -> None:

@@ -25,14 +25,11 @@ from edgewise.exporter.graph.tflite_litertlm import (
 )
 from edgewise.exporter.graph.tflite_weights import WeightStore
 from edgewise.exporter.plan import ExportPlan
-from edgewise.exporter.targets import GraphNames, Progress
-from edgewise.runtime.backends.protocol import Backend
+from edgewise.exporter.targets import GraphNames, Loaded, Progress
 from edgewise.runtime.bundle import Bundle
 
 GRAPH_FILE = "model.litertlm"
 UNPACKED_FILE = "unpacked.tflite"  # until the export is verified
-FILES = (("graph", GRAPH_FILE),)
-NAMES = GraphNames(INPUTS, (KEY_CACHE, VALUE_CACHE), (KEY_CACHE, VALUE_CACHE))
 # LiteRT-LM gives a message's content as a list of parts, while templates expect a text.
 CONTENT_AS_TEXT = """\
 {%- set plain = namespace(messages=[]) -%}
@@ -49,6 +46,19 @@ CONTENT_AS_TEXT = """\
 _Type = executor_metadata_pb2.StateBuffer
 
 
+def files(plan: ExportPlan) -> tuple[tuple[str, str], ...]:
+    """Return the container."""
+    del plan
+    return (("graph", GRAPH_FILE),)
+
+
+def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
+    """Return what LiteRT-LM binds: a cache is one buffer, input and output."""
+    outputs = plan.outline("forward", checkpoint).outputs
+    cache = (KEY_CACHE, VALUE_CACHE)
+    return GraphNames(INPUTS, tuple(outputs), cache, cache)
+
+
 def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
     """Return nothing: what runs this is no Python package."""
     del plan
@@ -61,7 +71,7 @@ def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Prog
     weights = WeightStore(model, plan.recipe)
     for tokens in SIGNATURE_TOKENS:
         builder = LitertLmBuilder(model, weights, tokens, plan.context_length)
-        plan.forward(builder, checkpoint)
+        plan.describe("forward", builder, checkpoint)
         builder.finish()
     model.add_metadata("edgewise", VERSION)
     unpacked = folder / UNPACKED_FILE
@@ -75,7 +85,7 @@ def texts(checkpoint: Checkpoint, plan: ExportPlan) -> Mapping[str, tuple[str, b
     return {}
 
 
-def load(bundle: Bundle, *, threads: int, capacity: int) -> Backend:
+def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
     """Load the model that is not packed yet."""
     from edgewise.runtime.backends.litert_lm import LitertLmBackend  # noqa: PLC0415 - loads LiteRT
 
@@ -128,7 +138,7 @@ def _executor_metadata(plan: ExportPlan) -> executor_metadata_pb2.ExecutorMetada
     metadata = executor_metadata_pb2.ExecutorMetadata()
     llm = metadata.llm_executor_metadata
     llm.max_history_size = plan.context_length
-    for layer in range(plan.configuration.layers):
+    for layer in range(plan.cache.layers if plan.cache else 0):
         for template, kind, axis in (
             (KEY_CACHE, _Type.TYPE_GLOBAL_KEY_CACHE, 2),
             (VALUE_CACHE, _Type.TYPE_GLOBAL_VALUE_CACHE, 3),

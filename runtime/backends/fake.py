@@ -18,12 +18,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.common.strict_json import decode_object
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.strict_json import decode_object, read_dataclass
+from edgewise.runtime.dataclass_json import read_dataclass
 
 Graph = TypeVar("Graph")
 
+_GRAPH_MAX_BYTES = 1 << 20
+_GRAPH_MAX_DEPTH = 4  # open brackets
 _MASK = (1 << 64) - 1
 _LOGIT_RANGE = 8.0  # hashed logits are spread evenly over -8..8
 _FAVOURITE_LOGIT = 100.0  # so far above that no temperature in use samples another token
@@ -174,7 +177,8 @@ def read_graph(kind: type[Graph], bundle: Bundle) -> Graph:
     """
     problems: list[str] = []
     try:
-        value = decode_object(bundle.file("graph").read_bytes())
+        content = bundle.file("graph").read_bytes()
+        value = decode_object(content, max_bytes=_GRAPH_MAX_BYTES, max_depth=_GRAPH_MAX_DEPTH)
         graph = read_dataclass(kind, value, "graph", problems)
     except (OSError, ValueError) as error:
         raise BackendError(f"the fake graph of {bundle.path} is not usable: {error}") from error

@@ -4,6 +4,7 @@ Workflow: write one into a folder, give it to `edgewise.runtime.load` or the com
 tokens are the 256 bytes and four special ones, so that every piece of text may be half a character.
 - A decoder's chat template is ``<|role|>content<|end|>``; after ``<|assistant|>`` it gives a fixed
   reply.
+- A vision-language model is such a decoder, with images among its tokens.
 - An encoder-decoder gives a fixed reply to every source.
 - An encoder answers every task with hashes of the text.
 """
@@ -25,6 +26,7 @@ from edgewise.runtime.bundle import (
     FORMAT_VERSION,
     CacheLayout,
     ChatSample,
+    ImageLayout,
     Manifest,
     Origin,
     SamplingDefaults,
@@ -58,6 +60,7 @@ def write_fake_bundle(
     defaults: SamplingDefaults | None = None,
     stop: tuple[str, ...] = (),
     sampled_vocabulary: int | None = None,
+    image: ImageLayout | None = None,
 ) -> Path:
     """Write the bundle of a decoder.
 
@@ -71,6 +74,7 @@ def write_fake_bundle(
         defaults: The sampling that the bundle advises.
         stop: The stop texts of its prompt format.
         sampled_vocabulary: Ids from here on are padding rows; None: there are none.
+        image: How it reads images, which makes it a vision-language model; None: not at all.
 
     Returns:
         The folder.
@@ -80,11 +84,14 @@ def write_fake_bundle(
     files = {}
     if chat:
         files["chat_template"] = ("chat_template.jinja", CHAT_TEMPLATE)
+    family = "decoder" if image is None else "vision_language"
     return _write(
         folder,
         tokenizer,
         FakeGraph(seed, (*reply_ids, END), ASSISTANT, step_seconds),
         files,
+        family=family,
+        image=image,
         context_length=context_length,
         cache=CacheLayout(1, 1, 1, "float32"),
         tokens=SpecialTokens(
@@ -101,6 +108,38 @@ def write_fake_bundle(
         defaults=SamplingDefaults() if defaults is None else defaults,
         stop=stop,
         sampled_vocabulary=sampled_vocabulary,
+    )
+
+
+def write_fake_vision_bundle(
+    folder: Path,
+    *,
+    reply: str = "A red fox in the snow 🙂.",
+    size: int = 4,
+    image_tokens: int = 5,
+    context_length: int = 256,
+    chat: bool = True,
+) -> Path:
+    """Write the bundle of a vision-language model.
+
+    Args:
+        folder: Where to write; made if it is not there.
+        reply: What follows every chat prompt.
+        size: Pixels of an image's sides, as it is computed.
+        image_tokens: Tokens of an image.
+        context_length: Tokens of text and images.
+        chat: Whether the bundle has a chat template.
+
+    Returns:
+        The folder.
+    """
+    half = (0.5, 0.5, 0.5)
+    return write_fake_bundle(
+        folder,
+        reply=reply,
+        context_length=context_length,
+        chat=chat,
+        image=ImageLayout(size, half, half, "mean", tokens=image_tokens),
     )
 
 

@@ -150,6 +150,16 @@ class FakeEncoderDecoderBackend(FakeBackend):
         for row, count in enumerate(counts):
             self._sources[first_slot + row] = [int(token) for token in token_ids[row, :count]]
 
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See `Backend`; what the slot has read goes with it."""
+        super().copy_prefix(source, target, length)
+        self._sources[target] = self._sources[source]
+
+    def release(self, slot: int) -> None:
+        """See `Backend`."""
+        super().release(slot)
+        self._sources[slot] = []
+
     def _source_of(self, slot: int) -> Sequence[int]:
         if not self._sources[slot]:
             raise ValueError(f"slot {slot} has read no source")

@@ -11,13 +11,13 @@ step returns are valid until the next.
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert_compiled import CompiledEngine
+from edgewise.runtime.backends.litert_compiled_model import LOADING_ERRORS
 from edgewise.runtime.backends.litert_feed import Array
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
 from edgewise.runtime.backends.litert_interpreter import InterpreterEngine
@@ -68,10 +68,20 @@ class LitertBackend:
         counts: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]:
         """See ``Backend``."""
-        rows, new_tokens = token_ids.shape
+        return self._append(first_slot, token_ids, past_lengths, counts)
+
+    def _append(
+        self,
+        first_slot: int,
+        new: Array,
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None,
+    ) -> NDArray[np.float32]:
+        """Do as `step` with ids [B, T], or with what else the graphs take, [B, T, ...]."""
+        rows, new_tokens = new.shape[:2]
         for row in range(rows):
             past = int(past_lengths[row])
-            left = token_ids[row, : new_tokens if counts is None else int(counts[row])]
+            left = new[row, : new_tokens if counts is None else int(counts[row])]
             while len(left):
                 graph = next_graph(self._engine.graphs, past, len(left))
                 chunk = left[: graph.tokens]
@@ -106,8 +116,11 @@ class Engine(Protocol):
         """The model's graphs."""
         ...
 
-    def run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:
-        """Append up to ``graph.tokens`` ids [T] to a slot; return the last one's logits [V]."""
+    def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:
+        """Append up to ``graph.tokens`` new tokens to a slot; return the last one's logits [V].
+
+        These are ids [T] or, where the graphs take them, vectors [T, features].
+        """
         ...
 
     def slot_bytes(self, tokens: int) -> int:
@@ -139,7 +152,7 @@ def load_engine(
     make_importable()
     try:
         return CompiledEngine(bundle, threads=threads, slots=slots, keep_packed=keep_packed)
-    except (ImportError, AttributeError, metadata.PackageNotFoundError, RuntimeError) as error:
+    except LOADING_ERRORS as error:
         causes.append(f"CompiledModel: {error}")
     try:
         return InterpreterEngine(bundle, threads=threads, slots=slots, capacity=capacity)

@@ -1,27 +1,20 @@
 """Runs the graphs of a .tflite by ``CompiledModel`` of ai-edge-litert.
 
-Packed weights lie in a file (litert_cache_file.py); cache buffers are bound without a copy. The
+Packed weights lie in a file (litert_compiled_model.py); cache buffers are bound without a copy. The
 buffers of a slot have the size of the graph in use: they grow and shrink with the conversation,
 which copies what is filled.
 """
 
 from __future__ import annotations
 
-import atexit
-import ctypes
-import sys
-from collections.abc import Mapping
-from importlib import metadata
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
-from edgewise.runtime.backends.litert_feed import TOKEN_IDS, Array, CacheNames, Feed
+from edgewise.runtime.backends.litert_compiled_model import buffer_view, load_compiled_model
+from edgewise.runtime.backends.litert_feed import Array, CacheNames, Feed, new_tokens_name
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for
-from edgewise.runtime.backends.litert_notes import drop_notes, without_notes
+from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.manifest import decoder_cache
 
@@ -35,13 +28,11 @@ class CompiledEngine:
         """Load the model, packing its weights into the cache file if there is none yet.
 
         Raises:
-            ImportError: This release of the library is too old, or another library is installed.
-            RuntimeError: The library can not load the model.
+            LOADING_ERRORS: As `load_compiled_model`.
         """
-        from ai_edge_litert import compiled_model  # noqa: PLC0415  # may be another library
-
-        self._library: ModuleType = compiled_model
-        self._model: Any = self._load(bundle.file("graph"), threads, keep_packed=keep_packed)
+        self._model: Any = load_compiled_model(
+            bundle.file("graph"), threads, keep_packed=keep_packed
+        )
         layout = decoder_cache(bundle.manifest)
         self._names = CacheNames.of(layout)
         head_bytes = layout.head_size * np.dtype(np.float32).itemsize
@@ -53,19 +44,20 @@ class CompiledEngine:
             shapes = self._model.get_input_tensor_details(name)
             cache = shapes.get(self._names.cache[0])
             positions = int(cache["shape"][2]) if cache is not None else 0
-            graphs.append(Graph(name, int(shapes[TOKEN_IDS]["shape"][0]), positions))
+            tokens = int(shapes[new_tokens_name(shapes)]["shape"][0])
+            graphs.append(Graph(name, tokens, positions))
         self.graphs: tuple[Graph, ...] = tuple(graphs)
         self._feeds: dict[int, tuple[Feed, dict[str, Any], dict[str, Any]]] = {}
         self._caches: list[_BoundCache | None] = [None] * slots
         self._calls: dict[tuple[int, str], tuple[list[Any], list[Any]]] = {}
 
-    def run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:
+    def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:
         """See ``Engine``."""
-        count = len(token_ids)
+        count = len(new_tokens)
         feed = self._feed(graph)
         if graph.cache:
             self._resize(slot, graph.cache, past)
-        feed.write(token_ids, past)
+        feed.write(new_tokens, past)
         inputs, outputs = self._call(slot, graph)
         self._model.run_by_index(self._indices[graph.name], inputs, outputs)
         cache = self._caches[slot]
@@ -100,40 +92,6 @@ class CompiledEngine:
             self._caches.clear()
             self._model = None
 
-    def _load(self, path: Path, threads: int, *, keep_packed: bool) -> Any:
-        if not keep_packed:
-            return self._open(path, threads, None)
-        cache_file = WeightCacheFile(path, metadata.version("ai-edge-litert"))
-        cached = cache_file.usable()
-        if cached is not None:
-            return self._open(path, threads, cached)
-        building = cache_file.begin()
-        try:
-            model = self._open(path, threads, building)
-        except Exception:
-            cache_file.abandon(building)
-            raise
-        if building is not None:
-            cache_file.finish(building)
-        return model
-
-    def _open(self, path: Path, threads: int, cache: Path | None) -> Any:
-        library = self._library
-        cpu = library.CpuOptions(
-            num_threads=threads, xnnpack_weight_cache_path="" if cache is None else str(cache)
-        )
-        options = library.Options(
-            hardware_accelerators=library.HardwareAccelerator.CPU, cpu_options=cpu
-        )
-        with without_notes():
-            model = library.CompiledModel.from_file(str(path), options=options)
-            # The first question about a buffer makes the library's own environment, which it ends
-            # with the process: both write notes.
-            name = next(iter(model.get_signature_list()))
-            model.create_input_buffer_by_name(name, TOKEN_IDS).get_tensor_details()
-        atexit.register(drop_notes)
-        return model
-
     def _feed(self, graph: Graph) -> Feed:
         if graph.tokens not in self._feeds:
             details = self._model.get_input_tensor_details(graph.name)
@@ -146,8 +104,8 @@ class CompiledEngine:
                 name: self._model.create_output_buffer_by_name(graph.name, name) for name in results
             }
             feed = Feed(
-                {name: _view(buffer, details[name]) for name, buffer in inputs.items()},
-                {name: _view(buffer, results[name]) for name, buffer in outputs.items()},
+                {name: buffer_view(buffer, details[name]) for name, buffer in inputs.items()},
+                {name: buffer_view(buffer, results[name]) for name, buffer in outputs.items()},
                 self._names,
             )
             self._feeds[graph.tokens] = (feed, inputs, outputs)
@@ -164,7 +122,7 @@ class CompiledEngine:
             self._model.create_input_buffer_by_name(graph.name, name) for name in self._names.cache
         ]
         views = [
-            _view(buffer, details[name])[0]
+            buffer_view(buffer, details[name])[0]
             for name, buffer in zip(self._names.cache, buffers, strict=True)
         ]
         new = _BoundCache(positions, buffers, views)
@@ -206,43 +164,3 @@ class _BoundCache:
         self.views = views  # [heads, S, size] each
         for view in self.views:
             view[:] = 0  # what is masked must be finite all the same
-
-
-def _view(buffer: Any, details: Mapping[str, Any]) -> Array:
-    """Return the memory of a host TensorBuffer as an array of the tensor's type and shape.
-
-    The wheel's Python classes only copy; the C interface gives the address, which stays the same
-    as long as the buffer lives. The array keeps the buffer alive.
-    """
-    dtype = np.dtype(details["dtype"])
-    shape = tuple(int(size) for size in details["shape"])
-    handle = _capsule_pointer(buffer.capsule, b"LiteRtTensorBuffer")
-    library = _c_library()
-    address = ctypes.c_void_p()
-    status = library.LiteRtGetTensorBufferHostMemory(handle, ctypes.byref(address))
-    if status or not address.value:
-        raise RuntimeError("a tensor buffer of LiteRT has no host memory")
-    size = int(np.prod(shape)) * dtype.itemsize
-    memory = (ctypes.c_uint8 * size).from_address(address.value)
-    memory.owner = buffer
-    return np.frombuffer(memory, dtype).reshape(shape)
-
-
-def _capsule_pointer(capsule: object, name: bytes) -> int:
-    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer_of.restype = ctypes.c_void_p
-    pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    return int(pointer_of(capsule, name))
-
-
-def _c_library() -> ctypes.CDLL:
-    import ai_edge_litert  # noqa: PLC0415  # may be another library
-
-    folder = Path(str(ai_edge_litert.__file__)).parent
-    name = {"darwin": "libLiteRt.dylib", "win32": "libLiteRt.dll"}.get(sys.platform, "libLiteRt.so")
-    library = ctypes.CDLL(str(folder / name))
-    library.LiteRtGetTensorBufferHostMemory.argtypes = [
-        ctypes.c_void_p,
-        ctypes.POINTER(ctypes.c_void_p),
-    ]
-    return library

@@ -1,4 +1,4 @@
-"""The LiteRT back ends of encoders and of encoder-decoders, by ``Interpreter``.
+"""The LiteRT back ends of encoders and of encoder-decoders.
 
 A file holds graphs "encode_{T}" for several lengths T, and those of the decoder for several numbers
 of new tokens and positions of cache, all made for the longest T. Rows are computed one after the
@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS, TOKEN_IDS
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
-from edgewise.runtime.backends.litert_interpreter import interpreter_library
-from edgewise.runtime.backends.litert_notes import without_notes
+from edgewise.runtime.backends.litert_named_graphs import NamedGraphs, open_named_graphs
 from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.bundle import Bundle
@@ -29,41 +28,6 @@ ENCODER_TOKENS = "encoder_tokens"
 CROSS_PREFIX, NEW_PREFIX, CACHE_INFIX = "cross_", "new_", "_cache."
 
 Array = NDArray[Any]
-
-
-class _Model:
-    """The graphs of a file, called by name with arrays and giving arrays."""
-
-    def __init__(self, path: Path, threads: int) -> None:
-        try:
-            with without_notes():
-                self._interpreter = interpreter_library().Interpreter(
-                    model_path=str(path), num_threads=threads
-                )
-            self.names = tuple(self._interpreter.get_signature_list())
-        except (ImportError, RuntimeError, ValueError) as error:
-            raise BackendError(
-                f"LiteRT can not load {path.name}: {error}. Install a newer one: "
-                "pip install --upgrade ai-edge-litert"
-            ) from error
-        self._runners: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-
-    def inputs(self, name: str) -> Mapping[str, tuple[int, ...]]:
-        """Return the shapes that a graph takes."""
-        return {key: tuple(detail["shape"]) for key, detail in self._runner(name)[1].items()}
-
-    def run(self, name: str, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Run a graph with what it takes of some arrays."""
-        runner, taken = self._runner(name)
-        results: Mapping[str, Array] = runner(**{key: feeds[key] for key in taken})
-        return results
-
-    def _runner(self, name: str) -> tuple[Any, Mapping[str, Any]]:
-        if name not in self._runners:
-            with without_notes():
-                runner = self._interpreter.get_signature_runner(name)
-            self._runners[name] = (runner, runner.get_input_details())
-        return self._runners[name]
 
 
 class LitertEncoderBackend:
@@ -79,7 +43,7 @@ class LitertEncoderBackend:
         Raises:
             BackendError: LiteRT can not load the file.
         """
-        self._model: _Model | None = _Model(graph, threads)
+        self._model: NamedGraphs | None = open_named_graphs(graph, threads)
         self._lengths = _encoder_lengths(self._model)
         self.capacity = self._lengths[-1]
 
@@ -122,10 +86,12 @@ class LitertEncoderBackend:
             rows.append(self._model.run(f"encode_{length}", feeds))
         width = token_ids.shape[1]
         names = (name for name in rows[0] if not name.startswith(CROSS_PREFIX))
-        return {name: np.stack([_of_width(row[name], width) for row in rows]) for name in names}
+        return {name: _joined([_of_width(row[name], width) for row in rows]) for name in names}
 
     def close(self) -> None:
         """See ``EncoderBackend``."""
+        if self._model is not None:
+            self._model.close()
         self._model = None
 
 
@@ -150,7 +116,7 @@ class LitertEncoderDecoderBackend:
             BackendError: LiteRT can not load the file, or none of its graphs has such a cache.
         """
         self.slots = slots
-        self._model: _Model | None = _Model(graph, threads)
+        self._model: NamedGraphs | None = open_named_graphs(graph, threads)
         self._source_graph = f"encode_{_encoder_lengths(self._model)[-1]}"
         self.source_capacity = _encoder_lengths(self._model)[-1]
         self._graphs = [
@@ -259,6 +225,8 @@ class LitertEncoderDecoderBackend:
         """See ``Backend``."""
         self._cache.clear()
         self._sources = [None] * self.slots
+        if self._model is not None:
+            self._model.close()
         self._model = None
 
     def _run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:
@@ -281,13 +249,18 @@ class LitertEncoderDecoderBackend:
         return row
 
 
-def _encoder_lengths(model: _Model) -> list[int]:
+def _encoder_lengths(model: NamedGraphs) -> list[int]:
     return sorted(int(name[7:]) for name in model.names if re.fullmatch(r"encode_\d+", name))
 
 
 def _graph_of(name: str, inputs: Mapping[str, tuple[int, ...]]) -> Graph:
     caches = [shape[2] for key, shape in inputs.items() if CACHE_INFIX in key]
     return Graph(name, int(inputs[TOKEN_IDS][0]), int(caches[0]) if caches else 0)
+
+
+def _joined(rows: list[Array]) -> Array:
+    """Return rows as a batch; one alone, which may be large, is not copied."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def _padded(values: Array, length: int) -> Array:
@@ -299,6 +272,6 @@ def _padded(values: Array, length: int) -> Array:
 
 def _of_width(array: Array, width: int) -> Array:
     """Give [T, N] the batch's width; a single row stays one."""
-    if len(array) == 1:
+    if len(array) in {1, width}:
         return array
     return np.pad(array, ((0, max(width - len(array), 0)), (0, 0)))[:width]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,17 @@ from numpy.typing import NDArray
 from edgewise.runtime.bundle import CacheLayout
 
 TOKEN_IDS = "token_ids"  # noqa: S105  # a name, no secret
+EMBEDDINGS = "embeddings"
 POSITIONS = "positions"
 LAST_TOKEN = "last_token"  # noqa: S105  # a name, no secret
 LOGITS = "logits"
 
 Array = NDArray[Any]
+
+
+def new_tokens_name(inputs: Container[str]) -> str:
+    """Return which input of a graph brings the new tokens: their ids, or their vectors."""
+    return EMBEDDINGS if EMBEDDINGS in inputs else TOKEN_IDS
 
 
 class CacheNames(NamedTuple):
@@ -43,16 +49,16 @@ class Feed:
         self, inputs: Mapping[str, Array], outputs: Mapping[str, Array], names: CacheNames
     ):
         self._inputs = inputs
+        self._new_tokens = inputs[new_tokens_name(inputs)]
         self._logits = outputs[LOGITS].reshape(-1)
         self._new = [outputs[name][0] for name in names.new]  # [heads, T, size] each
 
-    def write(self, token_ids: Array, past: int) -> None:
-        """Give ids, padded by the last one, and what follows from their number."""
-        count = len(token_ids)
-        ids = self._inputs[TOKEN_IDS]
-        ids[:count] = token_ids
-        ids[count:] = token_ids[-1]
-        self._inputs[POSITIONS][:] = np.arange(past, past + len(ids))
+    def write(self, new_tokens: Array, past: int) -> None:
+        """Give ids or vectors, padded by the last one, and what follows from their number."""
+        count = len(new_tokens)
+        self._new_tokens[:count] = new_tokens
+        self._new_tokens[count:] = new_tokens[-1]
+        self._inputs[POSITIONS][:] = np.arange(past, past + len(self._new_tokens))
         if LAST_TOKEN in self._inputs:
             self._inputs[LAST_TOKEN][0] = count - 1
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from edgewise.runtime.backends.litert_feed import TOKEN_IDS, Array, CacheNames, Feed
+from edgewise.runtime.backends.litert_feed import Array, CacheNames, Feed, new_tokens_name
 from edgewise.runtime.backends.litert_graphs import Graph
 from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.backends.page_release import release_pages
@@ -43,7 +43,7 @@ class InterpreterEngine:
         self._store = np.zeros(shape, np.float32)
         self._loaded: dict[str, _LoadedGraph] = {}
 
-    def run(self, slot: int, graph: Graph, token_ids: Array, past: int) -> Array:
+    def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:
         """See ``Engine``."""
         if graph.name not in self._loaded:
             self._loaded[graph.name] = self._prepare(graph)
@@ -51,9 +51,9 @@ class InterpreterEngine:
         for other in self._loaded.values():
             other.forget(slot, past)
         loaded.copy_past(slot, list(self._store[slot]), past)
-        loaded.feed.write(token_ids, past)
+        loaded.feed.write(new_tokens, past)
         self._wrapper.Invoke(loaded.subgraph)
-        loaded.feed.append_to(list(self._store[slot]), past, len(token_ids))
+        loaded.feed.append_to(list(self._store[slot]), past, len(new_tokens))
         return loaded.feed.logits
 
     def slot_bytes(self, tokens: int) -> int:
@@ -82,7 +82,7 @@ class InterpreterEngine:
     def _graph(self, name: str) -> Graph:
         inputs = self._signatures[name]["inputs"]
         subgraph = self._wrapper.GetSubgraphIndexFromSignature(name)
-        tokens = int(self._wrapper.TensorSize(inputs[TOKEN_IDS], subgraph)[0])
+        tokens = int(self._wrapper.TensorSize(inputs[new_tokens_name(inputs)], subgraph)[0])
         first = inputs.get(self._names.cache[0])
         cache = 0 if first is None else int(self._wrapper.TensorSize(first, subgraph)[2])
         return Graph(name, tokens, cache)

@@ -33,6 +33,7 @@ class OnnxBackend:
     """Fulfils ``Backend`` with an onnxruntime session."""
 
     rows_share_work = True
+    _new_tokens_name = INPUT_IDS  # the graph's input that brings the new tokens
 
     def __init__(self, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> None:
         """Load the graph and lay out the cache.
@@ -75,14 +76,25 @@ class OnnxBackend:
         counts: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]:
         """See ``Backend``."""
-        rows, new_tokens = token_ids.shape
+        return self._append(first_slot, token_ids, past_lengths, counts)
+
+    def _append(
+        self,
+        first_slot: int,
+        new: NDArray[Any],
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None,
+    ) -> NDArray[np.float32]:
+        """Do as `step` with ids [B, T], or with what else the graph takes, [B, T, ...]."""
+        rows, new_tokens = new.shape[:2]
         if counts is not None and new_tokens > 1 and past_lengths.any() and rows > 1:
             # The graph takes right padding in a first pass alone: these rows go one by one.
             logits = [
-                self.step(
+                self._append(
                     first_slot + row,
-                    token_ids[row : row + 1, : counts[row]],
+                    new[row : row + 1, : counts[row]],
                     past_lengths[row : row + 1],
+                    None,
                 ).copy()
                 for row in range(rows)
             ]
@@ -91,11 +103,11 @@ class OnnxBackend:
         if rows == 1:
             total = int(past_lengths[0]) + (new_tokens if counts is None else int(counts[0]))
             mask = self._mask[:, :total]
-            token_ids = token_ids[:, : total - int(past_lengths[0])]
+            new = new[:, : total - int(past_lengths[0])]
         else:
             totals = past_lengths + (new_tokens if counts is None else counts)
             mask = (np.arange(totals.max()) < totals[:, None]).astype(np.int64)
-        return binding.run(token_ids, mask)
+        return binding.run(self._new_tokens_name, new, mask)
 
     def slot_bytes(self, tokens: int) -> int:
         """See ``Backend``."""
@@ -153,8 +165,8 @@ class _RowsBinding:
             LOGITS, onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
         )
 
-    def run(self, token_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        self._binding.bind_cpu_input(INPUT_IDS, np.ascontiguousarray(token_ids))
+    def run(self, name: str, new: NDArray[Any], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        self._binding.bind_cpu_input(name, np.ascontiguousarray(new))
         self._binding.bind_cpu_input(ATTENTION_MASK, mask)
         try:
             self._session.run_with_iobinding(self._binding)

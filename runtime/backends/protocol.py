@@ -4,8 +4,9 @@ Workflow of a decoder: a session takes a slot, calls `step` for each chunk of it
 once a token, and says each time how much of the slot is valid. The backend owns the cache memory
 and nothing else: it remembers no lengths, so bookkeeping errors can not hide in it.
 
-An encoder-decoder is a decoder that reads a source into its slots before the first step. An encoder
-keeps nothing between calls.
+An encoder-decoder is a decoder that reads a source into its slots before the first step. A
+vision-language model is a decoder that takes vectors as well as ids. An encoder keeps nothing
+between calls.
 
 Rules: `step` blocks until the logits are there. It may be called from any thread, by one at a time.
 """
@@ -108,6 +109,32 @@ class EncoderDecoderBackend(Backend, Protocol):
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """See ``Backend``; the target attends to what the source has read from then on."""
+
+
+class VisionLanguageBackend(Backend, Protocol):
+    """A loaded vision-language model: a decoder whose new tokens may be vectors of an image."""
+
+    def see(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the vectors that stand for images in a prompt.
+
+        Args:
+            pixels: [B, 3, side, side], as ``images.pixels_of`` gives each.
+
+        Returns:
+            [B, tokens of an image, features].
+        """
+
+    def embed(self, token_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of token ids: [B, T] gives [B, T, features]."""
+
+    def step_vectors(
+        self,
+        first_slot: int,
+        vectors: NDArray[np.float32],
+        past_lengths: NDArray[np.int32],
+        counts: NDArray[np.int32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Do as `step`, with vectors [B, T, features] in place of token ids."""
 
 
 class EncoderBackend(Protocol):

@@ -1,4 +1,4 @@
-"""An encoder at work: vectors of texts, words for a mask, labels.
+"""An encoder at work: vectors of texts, words for a mask, labels of texts and of their parts.
 
 Workflow: texts become ids between the tokens that the model was trained with, neighbours go through
 the engine together, and what it gives is reduced to an answer. Rule: a text that does not fit is
@@ -7,7 +7,7 @@ refused, never cut: half a text has another meaning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.backends.protocol import EncoderBackend
+from edgewise.runtime.labelled_spans import LabelledSpan, TokenSpan, labelled_spans
 
 LOGITS, MEAN, HIDDEN_STATES = "logits", "mean", "hidden_states"  # the graph's names
-BATCH = 8  # texts that go through the engine together
+BATCH = 8  # texts that go through the engine together, at most
+BATCH_TOKENS = 512  # of these, padding included: the engine's memory grows with them
 
 Text = str | tuple[str, str]
 """A text, or two whose relation matters."""
@@ -38,6 +40,9 @@ class TextEncoder(Protocol):
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of ids."""
+
+    def spans(self, text: str) -> Sequence[TokenSpan]:
+        """Return a text's tokens with their places in it."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,32 @@ class EncoderSession:
             answers.append({self._labels[index]: float(probabilities[index]) for index in order})
         return answers
 
+    def token_classify(self, texts: Sequence[str]) -> list[list[LabelledSpan]]:
+        """Find the labelled parts of each text, such as names, in order.
+
+        How labels of tokens become parts of a text is told in ``runtime/labelled_spans.py``.
+
+        Raises:
+            EncoderError: A text is too long, or the model has no labels.
+        """
+        if not self._labels:
+            raise EncoderError("this model has no labels; load one that was made to label words")
+        answers: list[list[LabelledSpan]] = []
+        for text, logits in zip(texts, self._results(texts, LOGITS), strict=True):
+            tokens = self._tokenizer.spans(text)
+            rows = [_softmax(row) for row in logits[1 : 1 + len(tokens)]]  # behind the beginning
+            best = [int(row.argmax()) for row in rows]
+            answers.append(
+                labelled_spans(
+                    text,
+                    tokens,
+                    [self._labels[index] for index in best],
+                    [float(row[index]) for row, index in zip(rows, best, strict=True)],
+                    self._labels,
+                )
+            )
+        return answers
+
     def fill_mask(self, text: Text, *, count: int = 5) -> list[list[Guess]]:
         """Guess the words that masks in a text stand for, each apart from the others.
 
@@ -170,8 +201,7 @@ class EncoderSession:
         """Run texts and return each one's rows of a result, without padding."""
         framed = [self._framed(text) for text in texts]
         rows: list[NDArray[np.float32]] = []
-        for start in range(0, len(framed), BATCH):
-            batch = framed[start : start + BATCH]
+        for batch in _batches(framed):
             counts = np.asarray([len(ids) for ids, _ in batch], np.int32)
             token_ids = np.zeros((len(batch), counts.max()), np.int64)
             types = np.zeros_like(token_ids)
@@ -205,6 +235,21 @@ class EncoderSession:
                 f"{self._backend.capacity}; give a shorter text"
             )
         return ids, types
+
+
+def _batches(
+    framed: Sequence[tuple[list[int], list[int]]],
+) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Cut texts into neighbours that go through the engine together; a long one goes alone."""
+    batch: list[tuple[list[int], list[int]]] = []
+    for text in framed:
+        longest = max(len(ids) for ids, _ in (*batch, text))
+        if batch and (len(batch) == BATCH or longest * (len(batch) + 1) > BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

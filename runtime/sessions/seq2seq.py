@@ -28,8 +28,8 @@ from edgewise.runtime.generation import Candidate, Generation, Piece, Statistics
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions, OptionsError, SamplingDefaults
 from edgewise.runtime.sampling import Sampler, check_largest, penalize
+from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.beams import run_search
-from edgewise.runtime.sessions.decoder import collect
 from edgewise.runtime.stop import StopTexts
 from edgewise.runtime.token_rules import TokenRules
 from edgewise.runtime.tokenizer import Tokenizer
@@ -86,7 +86,12 @@ class SequenceSession:
                 f"the bundle of {manifest.model_id} is of the family {manifest.family}, which reads"
                 " no source; load one of an encoder-decoder"
             )
-        rules = TokenRules(end=tokens.end, sampled=manifest.sampled_vocabulary)
+        rules = TokenRules(
+            end=tokens.end,
+            sampled=manifest.sampled_vocabulary,
+            forced_first=tokens.forced_first,
+            forced_last=tokens.forced_last,
+        )
         return cls(
             backend,
             tokenizer,

@@ -131,8 +131,22 @@ class Terminal:
             pass
         return self.process.wait(WAIT_SECONDS)
 
-    def _read(self) -> bool:
-        ready, _, _ = select.select([self._master], [], [], WAIT_SECONDS)
+    def press_until_it_ends(self, key: str) -> int:
+        """Press a key each second until the process has ended, and return its exit code.
+
+        CPython misses a signal that comes between readline's prompt and its wait for a key, until
+        the next one; a person would press again too.
+        """
+        give_up = time.monotonic() + WAIT_SECONDS
+        while self.process.poll() is None:
+            assert time.monotonic() < give_up, self.screen
+            self.type(key)
+            while self._read(1.0):
+                pass
+        return self.process.wait()
+
+    def _read(self, timeout: float = WAIT_SECONDS) -> bool:
+        ready, _, _ = select.select([self._master], [], [], timeout)
         if not ready:
             return False
         try:

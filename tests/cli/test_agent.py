@@ -12,7 +12,8 @@ import threading
 import pytest
 
 from edgewise.device.topics import DEFAULT_ROOT
-from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+from edgewise.runtime import GenerationOptions, load
+from edgewise.runtime.backends.fake_bundle import write_fake_bundle, write_fake_sequence_bundle
 
 REPLY = "The capital of France is Paris 🙂."
 FINAL = {
@@ -301,4 +302,25 @@ def test_an_agent_with_a_root_a_port_and_a_shorter_context(start_agent, edgewise
     arguments = ("request", "--broker", url, "--device", "kitchen", "--root", "house/cellar")
     assert edgewise(*arguments, "Hi").out == "The capital of F\n"
     assert "holds 20" in edgewise(*arguments, "x" * 30).mistake()
+    assert agent.stop(signal.SIGTERM) == 0
+
+
+def test_a_request_may_search_with_as_many_beams_as_the_agent_has_slots(
+    start_agent, edgewise, tmp_path
+):
+    folder = write_fake_sequence_bundle(tmp_path / "b", reply="", context_length=16)
+    agent = start_agent(folder, "--slots", "4")
+    search = ("--beams", "4", "--beam-groups", "2", "--diversity-penalty", "1.5")
+    arguments = ("request", "--broker", agent.url, "--device", "kitchen", "x", "--json")
+    result = edgewise(*arguments, *search, "--length-penalty", "0")
+    options = GenerationOptions(
+        beams=4, beam_groups=2, diversity_penalty=1.5, length_penalty=0, max_tokens=256
+    )
+    with load(folder, slots=4) as model:
+        expected = model.candidates("x", options)[0]
+    value = json.loads(result.out)
+    assert value["text"] == expected.text
+    assert value["usage"]["generated_tokens"] == len(expected.token_ids)
+    refused = edgewise(*arguments, "--beams", "5").mistake()
+    assert "beams is 5; accepted: up to 4" in refused
     assert agent.stop(signal.SIGTERM) == 0

@@ -65,6 +65,14 @@ def test_profiles_complete():
     assert completed("profiles", "nothing:") == []
 
 
+def test_prompts_complete():
+    assert completed("export", "x", "--prompt", "phi-") == [
+        "phi-1-docstring",
+        "phi-2-instruct",
+        "phi-answer",
+    ]
+
+
 def test_recipes_complete():
     names = completed("export", "x", "--recipe", "")
     assert names[:5] == ["fp32", "fp16", "int8", "int4", "keep"]

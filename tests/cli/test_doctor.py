@@ -9,6 +9,7 @@ from importlib import metadata
 import pytest
 
 from edgewise.cli import doctor
+from edgewise.cli.extras import EXTRAS
 from edgewise.firmware_profiles import detect_machine, fitting_profile
 
 FOUND = {
@@ -33,7 +34,7 @@ def test_json_has_its_form_and_tells_the_truth(edgewise, check_shape):
             "python": {"executable": str, "version": str},
             "runtimes": {"onnxruntime": FOUND, "ai-edge-litert": FOUND, "tflite-runtime": FOUND},
             "base": {"missing": [str]},
-            "extras": dict.fromkeys(("export", "demo", "litert", "litertlm", "optimum"), EXTRA),
+            "extras": dict.fromkeys(EXTRAS, EXTRA),
             "profile": {
                 "qualified_name": (str, type(None)),
                 "title": (str, type(None)),
@@ -67,7 +68,8 @@ def test_people_get_the_same(edgewise):
 def test_what_is_missing_comes_with_its_command(edgewise, monkeypatch):
     monkeypatch.setattr("edgewise.cli.doctor.missing_modules", lambda modules: modules)
     text = edgewise("doctor").out
-    for extra in ("export", "demo", "litert", "litertlm", "optimum"):
+    assert {"export", "litert", "vision"} <= set(EXTRAS)
+    for extra in EXTRAS:
         assert f"missing: pip install 'edgewise[{extra}]'" in text
     assert "onnxruntime     not installed" in text
     assert "lacks jinja2, numpy, onnxruntime, paho, tokenizers: pip install edgewise" in text

@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 
 from edgewise.cli.main import edgewise as root_command
+from edgewise.runtime.backends.fake_bundle import (
+    write_fake_encoder_bundle,
+    write_fake_sequence_bundle,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,18 +78,31 @@ def test_the_cheap_examples_work(line, edgewise):
     assert result.err == ""
 
 
+@pytest.fixture(scope="module")
+def shelf(bundle, tmp_path_factory):
+    """A folder with the bundles of the examples, all fake, and the files that they read."""
+    folder = tmp_path_factory.mktemp("shelf")
+    (folder / "smollm2").symlink_to(bundle)
+    write_fake_sequence_bundle(folder / "flan-t5")
+    labels = ("sad", "happy", "angry")
+    write_fake_encoder_bundle(folder / "moods", tasks=("classify",), labels=labels)
+    write_fake_encoder_bundle(folder / "bert")
+    write_fake_encoder_bundle(folder / "minilm", tasks=("embed",))
+    (folder / "question.txt").write_text("Hi\n")
+    (folder / "comments.txt").write_text("Good.\nBad.\n")
+    return folder
+
+
 @pytest.mark.parametrize("line", [line for name, line in EXAMPLES if name in {"run", "inspect"}])
-def test_the_examples_with_a_bundle_work_in_a_shell(line, bundle, tmp_path):
+def test_the_examples_with_a_bundle_work_in_a_shell(line, shelf):
     if line == "edgewise run smollm2":
         line += " < question.txt"  # a conversation, which test_chat.py holds at a terminal
     if "| jq" in line and shutil.which("jq") is None:
         line = line.partition(" | jq")[0]
-    (tmp_path / "smollm2").symlink_to(bundle)
-    (tmp_path / "question.txt").write_text("Hi\n")
     program = f"edgewise() {{ '{sys.executable}' -m edgewise.cli \"$@\"; }}\n"
     result = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", program + line],
-        cwd=tmp_path,
+        cwd=shelf,
         capture_output=True,
         text=True,
         timeout=120,

@@ -20,8 +20,10 @@ VERIFICATION = {
         "top1_agreement": float,
         "mean_divergence": float,
         "largest_difference": (float, type(None)),
+        "smallest_cosine": float,
     },
     "passed": bool,
+    "smallest_cosine": (float, type(None)),
 }
 FORMATS = {"embedding": str, "attention": str, "mlp": str, "head": str}
 REPORT = {

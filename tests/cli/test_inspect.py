@@ -7,6 +7,12 @@ import json
 import shutil
 
 from edgewise.runtime import open_bundle
+from edgewise.runtime.backends.fake_bundle import (
+    write_fake_bundle,
+    write_fake_encoder_bundle,
+    write_fake_sequence_bundle,
+)
+from edgewise.runtime.options import SamplingDefaults
 
 
 def test_json_is_the_manifest_and_what_follows_from_it(edgewise, bundle, check_shape):
@@ -22,6 +28,7 @@ def test_json_is_the_manifest_and_what_follows_from_it(edgewise, bundle, check_s
             "hashes_verified": bool,
             "cache_bytes_per_token": int,
             "cache_bytes": int,
+            "cross_cache_bytes": int,
         },
     )
     assert value["manifest"] == stored
@@ -72,9 +79,37 @@ def test_figures_of_another_exporter_are_shown_as_they_are(edgewise, bundle, tmp
 
 
 def test_advised_sampling_is_shown(edgewise, tmp_path):
-    from edgewise.runtime.backends.fake_bundle import write_fake_bundle
-    from edgewise.runtime.options import SamplingDefaults
-
     folder = write_fake_bundle(tmp_path / "b", defaults=SamplingDefaults(temperature=0.7, top_k=40))
     assert "temperature 0.7, top_k 40" in edgewise("inspect", folder).out
     assert dataclasses.asdict(open_bundle(folder).manifest.defaults)["top_k"] == 40
+
+
+def test_an_encoder_shows_its_labels_and_no_cache(edgewise, tmp_path):
+    labels = tuple(f"label {number}" for number in range(14))
+    folder = write_fake_encoder_bundle(tmp_path / "b", tasks=("classify", "embed"), labels=labels)
+    out = edgewise("inspect", folder).out
+    assert "family        encoder\n" in out
+    assert "tasks         classify, embed\n" in out
+    assert "label 10, label 11, and 2 more\n" in out
+    assert "vector        mean of all tokens' states\n" in out
+    assert "context  64 tokens, no cache\n" in out
+    assert "mask        3\n" in out
+    assert json.loads(edgewise("inspect", folder, "--json").out)["cache_bytes"] == 0
+
+
+def test_an_encoder_decoder_shows_what_a_source_keeps(edgewise, tmp_path):
+    folder = write_fake_sequence_bundle(tmp_path / "b", stop=("\n",))
+    out = edgewise("inspect", folder).out
+    assert "family        encoder-decoder\n" in out
+    assert "source          128 tokens\n" in out
+    assert "full source     1.0 KiB\n" in out
+    assert "stop texts  '\\n'\n" in out
+    value = json.loads(edgewise("inspect", folder, "--json").out)
+    assert value["cross_cache_bytes"] == 128 * 2 * 4
+
+
+def test_padding_rows_of_the_vocabulary_are_shown(edgewise, tmp_path):
+    folder = write_fake_bundle(tmp_path / "b", sampled_vocabulary=250)
+    assert (
+        "260 tokens, 10 of them padding that is never chosen\n" in edgewise("inspect", folder).out
+    )

@@ -13,6 +13,7 @@ from edgewise.cli.main import edgewise as root_command
 from edgewise.common.version import VERSION
 
 COMMANDS = [
+    "plan",
     "export",
     "run",
     "inspect",

@@ -29,7 +29,11 @@ from paho.mqtt.properties import Properties
 
 from edgewise.device.agent import Agent
 from edgewise.device.agent_settings import AgentSettings
+from edgewise.device.backoff import Backoff
+from edgewise.device.broker_address import BrokerAddress
+from edgewise.device.connection import Connection
 from edgewise.device.embedded_broker import EmbeddedBroker
+from edgewise.device.transport import ConnectOptions, Subscription
 from edgewise.runtime.generation import Piece, Statistics
 from edgewise.runtime.options import GenerationOptions
 
@@ -235,6 +239,38 @@ def mosquitto_5(shared_mosquitto: Mosquitto) -> RunningBroker:
     return RunningBroker(f"mqtt://127.0.0.1:{port}", port, "5")
 
 
+# Our connection
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Connection]]:
+    """Make a connection; it is closed with the test."""
+    with ExitStack() as stack:
+
+        def start(
+            port: int,
+            *filters: str,
+            name: str = "tester",
+            user: str | None = None,
+            password: str | None = None,
+            options: dict[str, Any] | None = None,
+            **more: Any,
+        ) -> Connection:
+            address = BrokerAddress("127.0.0.1", port, user=user, password=password)
+            more.setdefault("backoff", Backoff(first_seconds=0.05, maximum_seconds=0.2))
+            connection = Connection(
+                address,
+                ConnectOptions(name, **(options or {})),
+                subscriptions=[Subscription(one) for one in filters],
+                **more,
+            )
+            stack.callback(connection.close, 0.5)
+            connection.start()
+            return connection
+
+        yield start
+
+
 # A client that is not ours
 
 
@@ -347,8 +383,11 @@ class Conversation:
     broker: RunningBroker
 
     def ask(self, request_id: str, prompt: str = "hello", **fields: Any) -> None:
-        payload = {"v": 1, "id": request_id, "prompt": prompt, **fields}
-        self.probe.publish(f"edgewise/{self.device}/req/sensor/generate", payload)
+        self.put("generate", request_id, prompt=prompt, **fields)
+
+    def put(self, verb: str, request_id: str, **fields: Any) -> None:
+        payload = {"v": 1, "id": request_id, **fields}
+        self.probe.publish(f"edgewise/{self.device}/req/sensor/{verb}", payload)
 
     def cancel(self, request_id: str) -> None:
         topic = f"edgewise/{self.device}/req/sensor/cancel"
@@ -364,15 +403,15 @@ def new_device() -> Callable[[], str]:
 def converse(
     model: ScriptedModel, new_probe: Callable[..., Probe], new_device: Callable[[], str]
 ) -> Iterator[Callable[..., Conversation]]:
-    """Start an agent with the scripted model on a broker; it ends with the test."""
+    """Start an agent on a broker, by default with the scripted model; it ends with the test."""
     with ExitStack() as stack:
         stack.callback(model.release.set)
 
-        def start(broker: RunningBroker, **settings: Any) -> Conversation:
+        def start(broker: RunningBroker, *, answering: Any = None, **settings: Any) -> Conversation:
             device = new_device()
             numbers = {"chunk_interval_seconds": 0.0, "stop_grace_seconds": 0.5, **settings}
             agent = Agent(
-                model,
+                model if answering is None else answering,
                 broker=broker.url,
                 device=device,
                 protocol=broker.protocol,

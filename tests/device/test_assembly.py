@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgewise.device.assembly import Assembly
 from edgewise.device.errors import DeviceError
-from edgewise.device.messages import Chunk, Final, Usage
+from edgewise.device.reply_messages import Chunk, Final, Usage
 
 
 @settings(deadline=None)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.job import Job, WaitingLine
 from edgewise.device.ledger import Key
-from edgewise.device.messages import Failure, Request
+from edgewise.device.reply_messages import Failure
 from edgewise.device.reply_stream import ReplyStream
+from edgewise.device.request_messages import Request
 from edgewise.runtime.generation import Statistics
 
 
@@ -22,7 +23,7 @@ def job(name: str = "q", *, priority: int = 5, deadline: float = 100.0) -> Job:
         interval_seconds=0.0,
     )
     request = Request(name, prompt="x", priority=priority)
-    return Job(Key("s", name), request, replies, arrived_at=10.0, deadline=deadline)
+    return Job(Key("s", name), "generate", request, replies, arrived_at=10.0, deadline=deadline)
 
 
 def settle(one: Job) -> None:

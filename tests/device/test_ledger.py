@@ -9,8 +9,10 @@ from edgewise.device.ledger import Entry, Key, Ledger, MemoryLedger, Standing, V
 KEY = Key("sensor", "q1")
 
 
-def entry(key: Key = KEY, content: bytes = b"x", lifetime: float = 10.0) -> Entry:
-    return Entry(key, content, "reply/topic", b"correlation", lifetime)
+def entry(
+    key: Key = KEY, content: bytes = b"x", lifetime: float = 10.0, verb: str = "generate"
+) -> Entry:
+    return Entry(key, verb, content, "reply/topic", b"correlation", lifetime)
 
 
 def test_it_fulfils_the_interface() -> None:
@@ -32,6 +34,7 @@ def test_another_content_under_the_same_id_is_a_conflict_but_another_sender_is_n
     ledger = MemoryLedger()
     ledger.open(entry())
     assert ledger.open(entry(content=b"y")).standing is Standing.CONFLICT
+    assert ledger.open(entry(verb="classify")).standing is Standing.CONFLICT
     ledger.settle(KEY, b"answer")
     assert ledger.open(entry(content=b"y")).standing is Standing.CONFLICT
     assert ledger.open(entry(Key("other", "q1"), b"y")).standing is Standing.NEW

@@ -9,28 +9,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.device import requester, worker
+from edgewise.device import request_making, worker
 from edgewise.device.errors import WireError
-from edgewise.device.messages import (
+from edgewise.device.reply_messages import (
     FINAL_STATUSES,
     FINISH_REASONS,
     MAX_COUNT,
-    MAX_REQUEST_BYTES,
-    ROLES,
     Accepted,
     Busy,
-    Cancel,
-    ChatMessage,
     Chunk,
+    End,
     ErrorCode,
     Failure,
     Final,
     Reply,
-    Request,
+    Results,
     Usage,
-    parse_cancel,
     parse_reply,
+)
+from edgewise.device.request_messages import (
+    MAX_REQUEST_BYTES,
+    ROLES,
+    Cancel,
+    ChatMessage,
+    Request,
+    TextsRequest,
+    parse_cancel,
     parse_request,
+    parse_texts_request,
     request_id_of,
 )
 from edgewise.runtime.options import GenerationOptions
@@ -71,6 +77,15 @@ requests = st.builds(
         | chats.map(lambda chat: replace(request, messages=tuple(chat)))
     )
 )
+text_requests = st.builds(
+    TextsRequest,
+    id=ids,
+    texts=st.lists(texts | st.tuples(texts, texts), min_size=1, max_size=5).map(tuple),
+    top=optional(st.integers(1, 1000)),
+    priority=st.integers(0, 9),
+    deadline_ms=optional(st.integers(1, 86_400_000)),
+    stream=st.booleans(),
+)
 usages = st.builds(
     Usage,
     prompt_tokens=optional(counts),
@@ -87,6 +102,12 @@ replies: st.SearchStrategy[Reply] = (
     | st.builds(Busy, ids, counts, counts)
     | st.builds(Failure, ids, st.sampled_from([int(code) for code in ErrorCode]), texts)
     | st.builds(
+        Results,
+        ids,
+        st.lists(st.dictionaries(texts, counts | texts), min_size=1, max_size=3).map(tuple),
+        usages,
+    )
+    | st.builds(
         Final,
         ids,
         st.sampled_from(FINAL_STATUSES),
@@ -102,6 +123,12 @@ replies: st.SearchStrategy[Reply] = (
 @given(requests)
 def test_a_request_survives_the_wire(request: Request) -> None:
     assert parse_request(request.encode()) == request
+
+
+@settings(deadline=None)
+@given(text_requests)
+def test_a_request_about_texts_survives_the_wire(request: TextsRequest) -> None:
+    assert parse_texts_request(request.encode()) == request
 
 
 @settings(deadline=None)
@@ -125,7 +152,7 @@ def test_a_reply_with_a_field_more_or_less_is_refused(reply: Reply, data: st.Dat
     needed = sorted(set(value) - {"finish_reason", "status"})
     missing = data.draw(st.sampled_from(needed))
     value.pop(missing)
-    if missing == "fin" and not isinstance(reply, Final | Busy | Failure):
+    if missing == "fin" and not isinstance(reply, End | Busy):
         return  # its absence says the same
     with pytest.raises(WireError):
         parse_reply(json.dumps(value).encode())
@@ -286,6 +313,8 @@ def test_the_id_of_any_message_is_found_where_there_is_one() -> None:
 def test_what_is_asked_for_here_is_what_the_model_is_asked_for_there(
     options: GenerationOptions,
 ) -> None:
-    sent = requester._request("hi", options, request_id="q", priority=5, deadline_seconds=1.0)
+    sent = request_making.generation_request(
+        "hi", options, request_id="q", priority=5, deadline_seconds=1.0
+    )
     received = parse_request(sent.encode())
     assert worker.generation_options(received, max_tokens=256) == options

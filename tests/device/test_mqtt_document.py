@@ -12,15 +12,26 @@ import pytest
 from edgewise.device.agent import Agent
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.announcements import parse_status
-from edgewise.device.messages import (
-    MAX_REQUEST_BYTES,
+from edgewise.device.reply_messages import (
     ErrorCode,
     Final,
+    Results,
     parse_reply,
-    parse_request,
     sha256_of_text,
 )
+from edgewise.device.request_messages import (
+    MAX_REQUEST_BYTES,
+    MAX_TEXTS,
+    MAX_TOP,
+    parse_request,
+)
 from edgewise.device.requester import Requester
+from edgewise.device.results import labels_of
+from edgewise.device.text_generator import MAX_DESCRIBED
+from edgewise.device.verbs import TASKS
+from edgewise.runtime.backends.fake_bundle import write_fake_encoder_bundle
+from edgewise.runtime.judging import DEFAULT_TOP
+from edgewise.runtime.loading import load
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "mqtt.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -38,6 +49,7 @@ COMMANDS = {
 SUBSCRIBE = "mosquitto_sub edgewise/pi/rsp/sensor-7/+"
 ASK = "mosquitto_pub edgewise/pi/req/sensor-7/generate"
 ASK_ONCE = "mosquitto_rr edgewise/pi/req/sensor-7/generate"
+CLASSIFY = "mosquitto_rr edgewise/pi/req/sensor-7/classify"
 CANCEL = "mosquitto_pub edgewise/pi/req/sensor-7/cancel"
 WATCH = "mosquitto_sub edgewise/pi/status"
 
@@ -73,7 +85,7 @@ def run(name: str, port: int, need_tool: Any) -> str:
 
 
 def test_every_command_of_the_document_is_tried_here() -> None:
-    assert set(COMMANDS) == {SUBSCRIBE, ASK, ASK_ONCE, CANCEL, WATCH}
+    assert set(COMMANDS) == {SUBSCRIBE, ASK, ASK_ONCE, CLASSIFY, CANCEL, WATCH}
 
 
 def test_subscribe_and_ask(mosquitto: Any, need_tool: Any, eventually: Any) -> None:
@@ -98,6 +110,21 @@ def test_one_question_one_answer(port: int, need_tool: Any) -> None:
     assert (final.id, final.text) == ("q-3", "What is the capital of France? ")
 
 
+def test_a_request_about_texts(new_mosquitto: Any, need_tool: Any, tmp_path: Path) -> None:
+    broker = new_mosquitto()
+    labels = ("normal", "fault", "unknown")
+    folder = write_fake_encoder_bundle(tmp_path / "b", tasks=("classify",), labels=labels)
+    with (
+        load(folder) as classifier,
+        Agent(classifier, broker=f"mqtt://127.0.0.1:{broker.port}", device="pi"),
+    ):
+        end = parse_reply(run(CLASSIFY, broker.port, need_tool).encode())
+        assert isinstance(end, Results)
+        expected = classifier.classify(["The pump is loud again.", "All quiet."])
+        found = [labels_of(result) for result in end.results]
+        assert [list(one) for one in found] == [[next(iter(one))] for one in expected]
+
+
 def test_cancel(port: int, need_tool: Any, model: Any) -> None:
     with Requester(f"mqtt://127.0.0.1:{port}", client="sensor-7") as requester:
         stream = requester.stream("pi", "endless", request_id="q-1")
@@ -117,19 +144,30 @@ def test_watch(port: int, need_tool: Any) -> None:
 
 def test_every_payload_of_the_document_parses() -> None:
     lines = [line for block in blocks("json") for line in block.splitlines()]
-    replies, final, request, status = lines[:3], json.loads(lines[3]), lines[4], lines[5]
+    replies, final, request, results, status = (
+        lines[:3],
+        json.loads(lines[3]),
+        *lines[4:],
+    )
     for line in replies:
         parse_reply(line.encode())
     final["sha256"] = sha256_of_text(final["text"])  # the document shows three dots
     assert isinstance(parse_reply(json.dumps(final).encode()), Final)
     parse_request(request.encode())
+    reply = parse_reply(results.encode())
+    assert isinstance(reply, Results)
+    assert [list(labels_of(result)) for result in reply.results] == [["fault"], ["normal"]]
     parse_status(status.encode())
-    assert len(lines) == 6
 
 
 def test_the_numbers_of_the_document_are_those_of_the_code() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d{3}) \|", TEXT, re.MULTILINE)}
     assert codes == {int(code) for code in ErrorCode}
+    _, table = TEXT.split("| verb | what comes | models |")
+    assert re.findall(r"^\| `(\w+)`", table.partition("\n\n")[0], re.MULTILINE) == list(TASKS)
+    assert f"1 to {MAX_TEXTS} texts" in TEXT
+    assert f"by default {DEFAULT_TOP}, up to {MAX_TOP}" in TEXT
+    assert f"up to {MAX_DESCRIBED}, the `labels`" in TEXT
     assert f"at most {MAX_REQUEST_BYTES} bytes" in TEXT
     settings = AgentSettings()
     assert f"({settings.queue_size} by default)" in TEXT

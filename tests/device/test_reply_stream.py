@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.device.messages import Chunk, Failure, Final, Usage
+from edgewise.device.reply_messages import Chunk, Failure, Final, Usage
 from edgewise.device.reply_stream import End, ReplyStream
 
 

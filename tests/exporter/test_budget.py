@@ -19,7 +19,7 @@ from edgewise.exporter.budget import (
     refuse_unless_fits,
     smaller_recipes,
 )
-from edgewise.exporter.model_size import ModelSize, weights_bytes
+from edgewise.exporter.model_size import EncoderWork, ModelSize, weights_bytes
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.firmware_profiles import Profile, load_profile
 
@@ -186,6 +186,49 @@ def test_when_nothing_helps_it_says_so() -> None:
     )
 
 
+ENCODER = ModelSize(
+    shapes={"embedding": [(50265, 768)], "attention": [(768, 768)], "head": [(50265, 768)]},
+    tied_head=False,
+    layers=0,
+    key_value_heads=0,
+    head_size=0,
+    encoder=EncoderWork(hidden_size=768, intermediate_size=3072, heads=12, result_size=50265),
+)
+
+
+def test_an_encoder_has_work_in_place_of_a_cache() -> None:
+    budget = memory_budget(load_profile("x86_64"), ENCODER, formats_of("int8"), context=512)
+    assert budget.cache_bytes == 0
+    of_a_token = 8 * 768 + 3 * 3072 + 4 * 50265 + 3 * 12 * 512
+    assert budget.working_bytes == 4 * 512 * of_a_token
+    assert re.fullmatch(
+        r"weights \d+ MiB \+ work on 512 tokens 459 MiB \+ runtime \d+ MiB = .* usable", str(budget)
+    )
+
+
+def test_a_shorter_text_is_an_encoders_way_out() -> None:
+    profile = load_profile("raspberry_pi_zero_2w")
+    message = str(refusal(profile, ENCODER, "int8", 512))
+    found = re.search(r"[Aa] context of (\d+) tokens fits with this recipe", message)
+    assert found is not None
+    context = int(found[1])
+    formats = formats_of("int8")
+    assert memory_budget(profile, ENCODER, formats, context=context).fits
+    assert not memory_budget(profile, ENCODER, formats, context=context + CONTEXT_STEP).fits
+
+
+def test_a_source_is_kept_beside_the_cache_of_the_answer() -> None:
+    alone = decoder(6, 512, 2048, 32128, 8)
+    work = EncoderWork(hidden_size=512, intermediate_size=2048, heads=8, result_size=0)
+    both = dataclasses.replace(alone, encoder=work, keeps_source=True)
+    profile, formats = load_profile("x86_64"), formats_of("fp32")
+    with_source = memory_budget(profile, both, formats, context=256)
+    without = memory_budget(profile, alone, formats, context=256)
+    kept = with_source.cache_bytes  # as many heads and layers, the same number of tokens
+    assert with_source.total_bytes - without.total_bytes == kept + work.activation_bytes(256)
+    assert str(with_source).startswith("weights 210 MiB + cache of 256 tokens 6 MiB + work on 256")
+
+
 def test_blocks_that_do_not_divide_the_rows_are_not_named() -> None:
     model = decoder(2, 96, 160, 1000, 1)  # 96 and 160 are multiples of 32 only
     names = [str(recipe) for recipe, _ in smaller_recipes(load_profile("x86_64"), model, 1 << 60)]
@@ -223,11 +266,10 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Cache:
     layers: int = 2
     key_value_heads: int = 3
     head_size: int = 64
-    tied_head: bool = True
 
 
 @dataclass(frozen=True)
@@ -235,7 +277,10 @@ class Plan:
     profile: Profile
     context_length: int
     model_id: str = "tiny"
-    configuration: Configuration = dataclasses.field(default_factory=Configuration)
+    cache: Cache | None = dataclasses.field(default_factory=Cache)
+    encoder: EncoderWork | None = None
+    source_length: int | None = None
+    tied_head: bool = True
     tensors: dict[str, Tensor] = dataclasses.field(
         default_factory=lambda: {
             "embedding": Tensor((1000, 64), "embedding"),

@@ -9,7 +9,7 @@ from tiny_checkpoint import TEMPLATE, load_case
 
 from edgewise.common.files import sha256_of_file
 from edgewise.exporter import export
-from edgewise.exporter.verify import GATES
+from edgewise.exporter.comparison import GATES
 
 BOARD = "raspberry_pi_5"
 
@@ -69,7 +69,8 @@ def test_probes_are_what_the_checkpoints_own_tokenizer_gives(bundle, tiny_folder
     assert any(not probe.text.isascii() for probe in probes)
     for probe in probes:
         assert list(probe.ids) == tokenizer.encode(probe.text).ids
-        assert tokenizer.decode(list(probe.ids)) == probe.text
+        assert tokenizer.decode(list(probe.ids), skip_special_tokens=False) == probe.text
+    assert [probe.text for probe in probes if 1 in probe.ids] == ["<end>word<end>\nline <end> end"]
 
 
 def test_the_chat_sample_is_the_rendered_template(bundle):

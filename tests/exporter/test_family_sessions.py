@@ -1,5 +1,7 @@
 """Tiny encoders and encoder-decoders from definition to answer: sessions over both runtimes."""
 
+import re
+
 import numpy as np
 import pytest
 from family_graphs import RUNTIMES, build, open_encoder, open_encoder_decoder
@@ -7,6 +9,7 @@ from tiny_families import ENCODER_DECODERS, TinyEncoder, TinyEncoderDecoder
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
+from edgewise.runtime.labelled_spans import TokenSpan
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sessions.encoder import EncoderSession, EncoderTokens
 from edgewise.runtime.sessions.seq2seq import SequenceSession
@@ -28,6 +31,13 @@ class Tokenizer:
 
     def detokenizer(self):
         return Detokenizer()
+
+    def spans(self, text):
+        words = re.finditer(r"\S+", text)
+        return [
+            TokenSpan(int(word[0]), word.start(), word.end(), number)
+            for number, word in enumerate(words)
+        ]
 
 
 class Detokenizer:
@@ -73,6 +83,32 @@ def test_labels_are_the_references(tmp_path, runtime):
     answer = encoder.classify([(text(PAIR[0]), text(PAIR[1]))])[0]
     expected = softmax(reference(model, IDS, TYPES)["logits"][0])
     assert [answer[label] for label in ("no", "maybe", "yes")] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_labels_of_words_are_the_references(tmp_path, runtime):
+    model, encoder = session("bert_token_classification", runtime, tmp_path)
+    labels = model.configuration.labels
+    words = [5, 60, 7, 80, 9, 33, 12, 100]
+    (found,) = encoder.token_classify([text(words)])
+    ids = [290, *words, 291]
+    rows = [softmax(row) for row in reference(model, ids, [0] * 10)["logits"][1:-1]]
+    best = [int(row.argmax()) for row in rows]
+    begins = [place for place in range(8) if labels[best[place]] != "O"]
+    if any(label.startswith(("B-", "I-")) for label in labels):
+        begins = [
+            place
+            for place in begins
+            if not labels[best[place]].startswith("I-")
+            or place == 0
+            or labels[best[place - 1]][2:] != labels[best[place]][2:]
+        ]
+    assert len(begins) > 2
+    assert [int(one.text.split()[0]) for one in found] == [words[place] for place in begins]
+    for one, place in zip(found, begins, strict=True):
+        assert labels[best[place]].endswith(one.label)
+        if len(one.text.split()) == 1:
+            assert one.probability == pytest.approx(rows[place].max(), abs=1e-4)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -11,8 +11,8 @@ from gguf_cases import gguf_case, write_tiny_gguf
 from reference_model import greedy, reference
 
 from edgewise.exporter import export, open_checkpoint
+from edgewise.exporter.comparison import GATES
 from edgewise.exporter.pipeline import ExportReport
-from edgewise.exporter.verify import GATES
 from edgewise.runtime import GenerationOptions, load
 from edgewise.runtime.backends.onnx import OnnxBackend
 

@@ -89,6 +89,7 @@ SMOL_LM2 = llama(
         ("fp32", Fraction(4)),
         ("fp16", Fraction(2)),
         ("int8", Fraction(1)),
+        ("int4-channel", Fraction(1, 2)),
         ("int8-block32", 1 + Fraction(4, 32)),
         ("int8-block128", 1 + Fraction(4, 128)),
         ("int8-block64-asymmetric", 1 + Fraction(4, 64) + Fraction(1, 64)),
@@ -142,6 +143,7 @@ def test_rows_are_padded_to_whole_blocks() -> None:
 
 def test_channels_have_one_scale_a_row() -> None:
     assert matrix_bytes("int8", 10, 300) == 10 * 300 + 10 * 4
+    assert matrix_bytes("int4-channel", 10, 301) == 10 * 151 + 10 * 4
 
 
 def test_kept_blocks_are_counted_as_their_largest_kind() -> None:

@@ -11,8 +11,8 @@ from reference_model import greedy, reference
 from tiny_checkpoint import load_case
 
 from edgewise.exporter import export, open_checkpoint
+from edgewise.exporter.comparison import VerificationError
 from edgewise.exporter.graph.onnx_weights import PAGE
-from edgewise.exporter.verify import VerificationError
 from edgewise.runtime import GenerationOptions, load, open_bundle
 
 BOARD = "raspberry_pi_5"

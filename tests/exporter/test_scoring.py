@@ -8,7 +8,7 @@ from edgewise.exporter import export
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.runtime import load
 from edgewise.runtime.kv_cache import ContextError
-from edgewise.runtime.model import TaskError
+from edgewise.runtime.tasks import TaskError
 
 TEXT = "def simple_math_problem() -> int:\n    return 3 * 5"
 

@@ -11,21 +11,18 @@ from tiny_checkpoint import ArraySource
 
 from edgewise.exporter import open_checkpoint
 from edgewise.exporter.checkpoint import Checkpoint
-from edgewise.exporter.plan import ExportPlan, make_plan
-from edgewise.exporter.quantize.recipes import Recipe
-from edgewise.exporter.targets.onnx import build
-from edgewise.exporter.verify import (
+from edgewise.exporter.comparison import (
     FLOAT32_TOLERANCE,
     GATES,
-    MOST_TOKENS,
-    TEXTS,
     Comparison,
     Gate,
     Verification,
     failure,
-    verification_ids,
-    verify,
 )
+from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.exporter.targets.onnx import build
+from edgewise.exporter.verify import MOST_TOKENS, TEXTS, verification_ids, verify
 from edgewise.firmware_profiles import load_profile
 from edgewise.runtime.backends.onnx import OnnxBackend
 from edgewise.runtime.bundle import Bundle
@@ -250,7 +247,7 @@ def verified(
     build(broken, plan, folder, lambda *_: None)
     backend = OnnxBackend(dataclasses.replace(bundle, path=folder), threads=1, capacity=MOST_TOKENS)
     try:
-        return verify(checkpoint, plan, backend)
+        return verify(checkpoint, plan, backend, bundle.manifest)
     finally:
         backend.close()
 

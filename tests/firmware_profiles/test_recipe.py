@@ -28,7 +28,7 @@ def test_the_exporter_reads_every_profiles_recipe(name: str, runtime: str) -> No
 
 
 def test_profiles_accept_exactly_the_combinations_that_the_exporter_accepts() -> None:
-    plain = ("fp32", "fp16", "int8", "keep", "int4-block32")
+    plain = ("fp32", "fp16", "int8", "keep", "int4-block32", "int4-channel")
     for attention, head, activations in itertools.product(plain, plain, ("float32", "int8")):
         text = f"fp32,attention={attention},head={head},activations={activations}"
         try:
@@ -81,10 +81,19 @@ def test_an_embedding_in_blocks_needs_no_dot_product() -> None:
     assert not problems_with_recipe(recipe, runtime="onnx", userland="aarch64", features={"neon"})
 
 
-@pytest.mark.parametrize("text", ["int8", "int4-block32", "int4-block128"])
+@pytest.mark.parametrize("text", ["int8", "int4-block32", "int4-block128", "int4-channel"])
 def test_tflite_takes_channels_and_symmetric_4_bit_blocks(text: str) -> None:
     recipe = RecipeChoice.uniform(text, activations="int8")
     assert not problems_with_recipe(recipe, runtime="tflite", userland="aarch64", features=())
+
+
+def test_four_bits_by_channel_are_for_64_bit_tflite_alone() -> None:
+    recipe = RecipeChoice.uniform("int4-channel", activations="int8")
+    on_onnx = problems_with_recipe(recipe, runtime="onnx", userland="x86_64", features={"avx2"})
+    assert len(on_onnx) == 4
+    assert "onnxruntime has no product for int4-channel; use int4-block32" in on_onnx[0]
+    old = problems_with_recipe(recipe, runtime="tflite", userland="armv7l", features=())
+    assert "has no int4" in old[0]
 
 
 def test_tflite_takes_plain_numbers() -> None:

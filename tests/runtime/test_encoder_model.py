@@ -7,10 +7,12 @@ import pytest
 
 from edgewise.runtime.backends.fake import hashed
 from edgewise.runtime.backends.fake_bundle import CLS, MASK, SEP, write_fake_encoder_bundle
+from edgewise.runtime.labelled_spans import LabelledSpan
 from edgewise.runtime.loading import load
-from edgewise.runtime.model import ModelError, TaskError
+from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import OptionsError
 from edgewise.runtime.sessions.encoder import EncoderError
+from edgewise.runtime.tasks import TaskError
 
 LABELS = ("bad", "fair", "good")
 
@@ -103,6 +105,34 @@ def test_words_for_each_mask(guesser):
         assert [guess.text for guess in guesses] == [
             guesser.tokenizer.decode([int(token)]) for token in best
         ]
+
+
+def test_parts_of_texts_are_those_of_their_words_first_letters(tmp_path):
+    """Every byte is a token here, and each word one part or none."""
+    known = ("O", "NAME", "PLACE")
+    folder = write_fake_encoder_bundle(
+        tmp_path / "labeller", tasks=("token-classify",), labels=known, seed=4
+    )
+    text = "Ada met Bo\tin  Rome"
+    with load(folder) as model:
+        found, others = model.token_classify([text, "x"])
+        engine = model._backend
+        expected = []
+        for word in ("Ada", "met", "Bo", "in", "Rome"):
+            start = text.index(word)
+            row = softmax(engine.of_token(framed(text), 1 + start, 3))
+            if row.argmax():
+                span = (word, known[row.argmax()], float(row.max()), start, start + len(word))
+                expected.append(LabelledSpan(*span))
+        assert found == expected
+        assert 0 < len(found) < 5
+        assert len(others) <= 1
+        with pytest.raises(OptionsError, match="holds the pair"):
+            model.token_classify([("a", "b")])
+        with pytest.raises(TaskError, match="not made for the task classify"):
+            model.classify(["a"])
+    with pytest.raises(ModelError, match="closed"):
+        model.token_classify(["a"])
 
 
 def test_what_the_bundle_was_not_made_for_is_refused_with_what_it_was(guesser, classifier):

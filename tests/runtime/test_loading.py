@@ -17,6 +17,7 @@ from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import OptionsError
 from edgewise.runtime.sequence_model import SequenceModel
+from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 
 class Recorder:
@@ -54,7 +55,7 @@ def test_threads_are_the_profiles_but_no_more_than_the_cores(fake_bundle, tmp_pa
     [
         {"context_length": 257}, {"context_length": 0}, {"context_length": 1.5},
         {"threads": 0}, {"threads": -1}, {"threads": 1025}, {"threads": True},
-        {"prefill_chunk": 0},
+        {"prefill_chunk": 0}, {"slots": 0}, {"slots": 65},
     ],
 )  # fmt: skip
 def test_arguments_outside_what_is_accepted(fake_bundle, arguments):
@@ -96,6 +97,7 @@ def test_versions_are_checked(tmp_path):
         (fakes.write_fake_bundle, LanguageModel, 256),
         (fakes.write_fake_sequence_bundle, SequenceModel, 64),
         (fakes.write_fake_encoder_bundle, EncoderModel, 64),
+        (fakes.write_fake_vision_bundle, VisionLanguageModel, 256),
     ],
 )
 def test_the_family_decides_what_comes(tmp_path, write, kind, length):
@@ -112,10 +114,7 @@ def test_the_family_decides_what_comes(tmp_path, write, kind, length):
     ("changes", "match"),
     [
         ({"runtime": "litertlm"}, "is for LiteRT-LM"),
-        (
-            {"family": "vision_language", "runtime": "fake"},
-            "no engine runs fake, a vision",
-        ),
+        ({"family": "retriever"}, "no engine runs fake, a retriever"),
     ],
 )
 def test_a_bundle_that_no_engine_runs_is_said(fake_bundle, changes, match):

@@ -1,5 +1,7 @@
 """Contradictions between family, tasks and what they need."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgewise.runtime.bundle import (
@@ -47,9 +49,10 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         CLASSIFY | {"tasks": ("token-classify",)},
         FILL,
         TRANSLATE | {"runtime": "tflite"},
+        TRANSLATE | {"runtime": "tflite", "tokens": replace(DECODER_TOKENS, forced_last=99)},
         TRANSLATE | {"files": files_with(manifest_maker, "encoder")},
         SEE | {"files": files_with(manifest_maker, "vision", "token_embedding")},
-        {"tasks": ("score",), "labels": ("correct",)},
+        {"tasks": ("score",), "labels": ("right",)},
         {"sampled_vocabulary": 90, "stop": ("Q:", "\n\n")},
     ):
         assert manifest_maker(**fields).format_version == 2
@@ -61,6 +64,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         ({"tasks": ()}, "tasks must hold at least one task"),
         ({"tasks": ("generate", "generate")}, "tasks must hold at least one task, each once"),
         ({"tasks": ("embed",)}, "family is decoder, which does not embed; accepted: generate"),
+        ({"tasks": ("score",)}, "the task score needs labels"),
         ({"cache": None}, "family is decoder, which needs a cache"),
         ({"cache": CacheLayout(0, 1, 8, "float32")}, "cache.layers is 0"),
         ({"source_length": 8}, "family is decoder, which has no source_length"),
@@ -68,6 +72,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         ({"outputs": ("logits", "logits")}, "outputs must hold at least one name, each once"),
         ({"sampled_vocabulary": 0}, "sampled_vocabulary is 0, accepted: 1 to 100"),
         ({"sampled_vocabulary": 101}, "sampled_vocabulary is 101"),
+        ({"tokens": replace(DECODER_TOKENS, forced_first=100)}, "forced_first is token 100, the"),
         ({"stop": ("",)}, "stop holds ''"),
         ({"stop": ("x",) * 33}, "stop has 33 texts"),
         ({"image": IMAGE}, "family is decoder, but image is there"),
@@ -82,8 +87,6 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         (EMBED | {"tokens": DECODER_TOKENS}, "needs tokens.beginning and tokens.separator"),
         (EMBED | {"labels": ("a",)}, "there are labels, but tasks holds none"),
         (CLASSIFY | {"labels": ()}, "the task classify needs labels"),
-        ({"tasks": ("score",)}, "the task score needs labels"),
-        ({"tasks": ("generate", "score"), "labels": ("a",)}, "generate and score"),
         (CLASSIFY | {"labels": ("a", "")}, "the task classify needs labels, none of them empty"),
         (CLASSIFY | {"labels": ("a", "a")}, "labels holds 'a' more than once"),
         (CLASSIFY | {"pooling": "mean"}, "there is pooling, but tasks does not hold embed"),

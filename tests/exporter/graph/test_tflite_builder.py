@@ -128,7 +128,13 @@ def test_both_engines_compute_the_same(tmp_path, name):
     assert np.array_equal(*(step(backend, 1, ids, 6) for backend in (compiled, interpreted)))
 
 
-EXACT_RECIPES = ["fp16", "fp32,embedding=int8", "fp32,embedding=int4-block32", "fp16,head=fp32"]
+EXACT_RECIPES = [
+    "fp16",
+    "fp32,embedding=int8",
+    "fp32,embedding=int4-block32",
+    "fp16,head=fp32",
+    "fp32,embedding=int4-channel",
+]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +157,14 @@ ACTIVATION_ERROR = 0.08
 
 @pytest.mark.parametrize(
     "recipe",
-    ["int8", "int4", "int4-block64,embedding=int8", "int8,mlp=int4-block32", "fp16,mlp=int8"],
+    [
+        "int8",
+        "int4",
+        "int4-block64,embedding=int8",
+        "int8,mlp=int4-block32",
+        "fp16,mlp=int8",
+        "int4-channel",
+    ],
 )
 @pytest.mark.parametrize("name", ["qwen2_untied", "llama_tied_wide_head"])
 def test_int8_activations_stay_near_the_stored_weights(tmp_path, name, recipe):

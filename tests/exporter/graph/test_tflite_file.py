@@ -22,8 +22,8 @@ from edgewise.exporter.graph.tflite_weights import (
     TfliteFormatError,
     WeightStore,
 )
-from edgewise.exporter.quantize.blockwise import quantize_blockwise
-from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.exporter.quantize.recipes import Recipe, WeightFormat
+from edgewise.exporter.quantize.streaming import quantize_tensors
 
 CONTEXT = 128
 
@@ -57,7 +57,9 @@ def test_the_structure_is_the_golden_one(tmp_path, name, recipe):
 LOOK_UPS = ["EMBEDDING_LOOKUP", "EMBEDDING_LOOKUP"]
 
 
-@pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8", "int4", "int8,mlp=int4-block32"])
+@pytest.mark.parametrize(
+    "recipe", ["fp32", "fp16", "int8", "int4", "int8,mlp=int4-block32", "int4-channel"]
+)
 @pytest.mark.parametrize(
     ("graph", "casts"),
     [(Signature(1, 16), 1), (Signature(8, 0), 1), (Signature(8, 16), 2)],
@@ -125,7 +127,7 @@ def test_an_array_of_another_size_than_announced_is_an_error(tmp_path):
     ("recipe", "message"),
     [
         ("int8-block32", "embedding as int8-block32"),
-        ("int4-block32-asymmetric", "accepted are fp32, fp16, int8 and int4-block32"),
+        ("int4-block32-asymmetric", "accepted are fp32, fp16, int8, int4-channel and int4-b"),
         ("keep", "embedding as keep"),
         ("int4,activations=float32", "XNNPACK quantizes those of attention, mlp, head itself"),
     ],
@@ -135,9 +137,10 @@ def test_what_xnnpack_can_not_run_is_refused(recipe, message):
         WeightStore(TfliteFile(), Recipe.parse(recipe))
 
 
-def test_int4_is_refused_for_the_old_runtime():
-    with pytest.raises(TfliteFormatError, match=r"mlp as int4-block32, but tflite-runtime 2\.14"):
-        WeightStore(TfliteFile(), Recipe.parse("int8,mlp=int4-block32"), TFLITE_RUNTIME)
+@pytest.mark.parametrize("form", ["int4-block32", "int4-channel"])
+def test_int4_is_refused_for_the_old_runtime(form):
+    with pytest.raises(TfliteFormatError, match=rf"mlp as {form}, but tflite-runtime 2\.14"):
+        WeightStore(TfliteFile(), Recipe.parse(f"int8,mlp={form}"), TFLITE_RUNTIME)
 
 
 def test_rows_of_broken_blocks_are_refused():
@@ -147,13 +150,21 @@ def test_rows_of_broken_blocks_are_refused():
         weights.matrix([weight])
 
 
-def test_int4_blocks_are_multiplied_as_they_dequantize(tmp_path):
+def test_rows_of_an_odd_number_of_4_bit_channels_are_refused():
+    weights = WeightStore(TfliteFile(), Recipe.parse("int4-channel"))
+    weight = Weight("odd.weight", "mlp", ArraySource(np.zeros((4, 33), np.float32)))
+    with pytest.raises(TfliteFormatError, match="rows of 33 weights, two of which share a byte"):
+        weights.matrix([weight])
+
+
+@pytest.mark.parametrize(("form", "version"), [("int4-block32", 13), ("int4-channel", 12)])
+def test_int4_is_multiplied_as_it_dequantizes(tmp_path, form, version):
     """Activations of one magnitude quantize without error, so that only the weights are left."""
     rows = np.random.default_rng(5).normal(0, 0.05, (24, 64)).astype(np.float32)
     rows[3] *= 1e-3  # below the smallest scale
     rows[4, :32] = 0
     file = TfliteFile()
-    store = WeightStore(file, Recipe.parse("int4"))
+    store = WeightStore(file, Recipe.parse(form))
     graph = TfliteGraph(file, "product")
     stored = store.matrix([Weight("w.weight", "mlp", ArraySource(rows))])
     x = graph.input("x", (1, 64))
@@ -163,15 +174,15 @@ def test_int4_blocks_are_multiplied_as_they_dequantize(tmp_path):
         [x, stored.edge(graph), None],
         (1, 24),
         "product",
-        version=13,
+        version=version,
         options=options,
         element_type=ElementType.FLOAT32,
     )
     graph.output("product", product)
     graph.finish()
     file.write(tmp_path / "model.tflite")
-    expected = quantize_blockwise(
-        rows, bits=4, block_size=32, symmetric=True, scales_as=SCALES
+    expected = quantize_tensors(
+        [ArraySource(rows)], WeightFormat.parse(form), scales_as=SCALES
     ).dequantize()
     runner = Interpreter(str(tmp_path / "model.tflite")).get_signature_runner("product")
     for column in (0, 1, 31, 32, 63):

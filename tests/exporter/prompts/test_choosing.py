@@ -8,7 +8,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models
 
 from edgewise.exporter.checkpoint import Checkpoint, Origin, TokenizerFiles
-from edgewise.exporter.prompts import PromptError, apply_prompts, find_prompt
+from edgewise.exporter.prompts import PromptError, find_prompt
+from edgewise.exporter.prompts.choosing import apply_prompts
 
 GPT2 = {"#": 2, "<|endoftext|>": 50256}
 LLAMA = {"<unk>": 0, "<s>": 1, "</s>": 2}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgewise.exporter.probes import CHAT_MESSAGES
 from edgewise.exporter.prompts import Prompt, PromptError, find_prompt, prompt_names
 from edgewise.runtime.chat import ChatError, ChatTemplate, check_messages
 from edgewise.runtime.manifest import SpecialTokens
@@ -38,6 +39,13 @@ def test_bytes_and_stop_texts(name: str) -> None:
     assert list(prompt.stop) == golden["stop"]
     for case in golden["cases"]:
         assert rendered(prompt, case["messages"]) == case["rendered"]
+
+
+@pytest.mark.parametrize("name", prompt_names())
+def test_every_prompt_takes_the_sample_of_an_export(name: str) -> None:
+    prompt = find_prompt(name)
+    content = prompt.sample or CHAT_MESSAGES[0]["content"]
+    assert rendered(prompt, [{"role": "user", "content": content}])
 
 
 @pytest.mark.parametrize("name", ["tinyllama-chat", "orca-2", "phi-2-instruct", "phi-answer"])

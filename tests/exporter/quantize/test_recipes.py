@@ -18,13 +18,14 @@ formats = st.sampled_from(FORMAT_NAMES)
 
 
 def test_every_format_by_text():
-    assert len(FORMAT_NAMES) == len(set(FORMAT_NAMES)) == 16
+    assert len(FORMAT_NAMES) == len(set(FORMAT_NAMES)) == 17
     for text in FORMAT_NAMES:
         assert str(WeightFormat.parse(text)) == text
     assert WeightFormat.parse("fp32") == WeightFormat("float32")
     assert WeightFormat.parse("fp16") == WeightFormat("float16")
     assert WeightFormat.parse("keep") == WeightFormat("keep")
     assert WeightFormat.parse("int8") == WeightFormat("channel", 8)
+    assert WeightFormat.parse("int4-channel") == WeightFormat("channel", 4)
     assert WeightFormat.parse("int8-block64") == WeightFormat("block", 8, 64)
     assert WeightFormat.parse("int4-block128-asymmetric") == WeightFormat(
         "block", 4, 128, symmetric=False
@@ -43,7 +44,7 @@ def test_a_recipe_and_its_text_are_the_same(base, changes, activations):
     # What `activations` can choose: the linear roles that are blocks; "int8" also for channels.
     multiplied = {changes.get(role, RECIPE_NAMES.get(base, base)) for role in ROLES[1:]}
     blocks = any("block" in form or form == "keep" for form in multiplied)
-    channels = "int8" in multiplied
+    channels = bool({"int8", "int4-channel"} & set(multiplied))
     contradicts = {
         None: False,
         "int8": not blocks and not channels,
@@ -126,6 +127,7 @@ def test_activations(text, activations):
         ("fp16,activations=int8", "none of which is quantized"),
         ("int8,activations=float32", "int8-block32 weights"),
         ("int8,head=fp32,activations=float32", "contradicts"),
+        ("int8,mlp=int4-channel,activations=float32", "contradicts the formats int8 and int4-"),
         ("fp32,embedding=int8,activations=int8", "none of which is quantized"),
     ],
 )

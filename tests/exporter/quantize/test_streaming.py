@@ -40,7 +40,7 @@ def test_a_pack_in_chunks_is_what_the_whole_matrix_becomes(text, array_source, h
     importance = np.random.default_rng(0).random(72).astype(np.float32)
     whole = np.concatenate([source.values for source in sources])
     if form.kind == "channel":
-        expected = quantize_channelwise(whole)
+        expected = quantize_channelwise(whole, bits=form.bits)
     else:
         expected = quantize_blockwise(
             whole,

@@ -5,6 +5,7 @@ import pytest
 
 from edgewise.runtime.sessions.encoder import (
     BATCH,
+    BATCH_TOKENS,
     EncoderError,
     EncoderSession,
     EncoderTokens,
@@ -140,3 +141,25 @@ def test_closing_closes_the_engine():
     engine, encoder = session("mean")
     encoder.close()
     assert engine.closed
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batches"),
+    [
+        ([3] * 20, [8, 8, 4]),
+        ([3, 600, 3, 3], [1, 1, 2]),
+        ([256, 256, 256], [2, 1]),
+        ([10, 10, 400], [2, 1]),
+        ([512, 2], [1, 1]),
+        ([], []),
+    ],
+)
+def test_texts_go_together_as_far_as_their_padded_tokens_allow(lengths, batches):
+    engine, encoder = session("mean")
+    engine.capacity = 1000
+    vectors = encoder.embed([" ".join(["7"] * (length - 2)) for length in lengths])
+    assert len(vectors) == len(lengths)
+    assert [len(counts) for _, counts, _ in engine.calls] == batches
+    assert [count for _, counts, _ in engine.calls for count in counts] == lengths
+    for token_ids, counts, _ in engine.calls:
+        assert len(counts) == 1 or len(counts) * len(token_ids[0]) <= BATCH_TOKENS

@@ -1,7 +1,7 @@
 """JSON into frozen dataclasses, strictly: the types of the fields are the schema.
 
-Workflow: ``decode_object`` turns bytes into a dict (no duplicate keys, no NaN), ``read_dataclass``
-walks it along the dataclass's annotations and lists every fault it meets, not only the first.
+Workflow: `edgewise.common.strict_json` turns bytes into a dict, ``read_dataclass`` walks it along
+the dataclass's annotations and lists every fault it meets, not only the first.
 
 Rules: unknown and missing fields are faults, defaults are for Python callers and never for files;
 a bool is no int, a whole number is accepted where a float is wanted, a float never where an int is.
@@ -23,46 +23,6 @@ T = TypeVar("T")
 
 _INVALID: Any = object()  # stands for a value whose fault is already in the list
 _NAMES = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-def _object_without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result: dict[str, object] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} stands twice in one object")
-        result[key] = value
-    return result
-
-
-def _refuse_constant(constant: str) -> object:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def decode_object(content: bytes) -> dict[str, object]:
-    """Decode UTF-8 JSON whose outermost value is an object.
-
-    Args:
-        content: The whole file or message.
-
-    Returns:
-        The object; lists and objects inside stay as ``json`` gives them.
-
-    Raises:
-        ValueError: It is no UTF-8, no JSON (RFC 8259), nested too deeply, names a key twice, or
-            is not an object. The message reads on after "is not usable: ".
-    """
-    try:
-        value = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_object_without_duplicates,
-            parse_constant=_refuse_constant,
-        )
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-    if not isinstance(value, dict):
-        outermost = describe(value)  # a fault of the content, not of a Python caller's type
-        raise ValueError(f"its outermost value is {outermost}, not an object")  # noqa: TRY004
-    return value
 
 
 def describe(value: object) -> str:

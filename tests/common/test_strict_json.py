@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.device.errors import WireError
-from edgewise.device.strict_json import decode_object, encode_object
+from edgewise.common.strict_json import JsonError, decode_object, encode_object
 
 LIMITS = {"max_bytes": 1 << 21, "max_depth": 6}
 
@@ -39,9 +38,9 @@ def depth(value: Any) -> int:
 def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
     payload = encode_object(value)
     assert decode_object(payload, max_bytes=len(payload), max_depth=depth(value)) == value
-    with pytest.raises(WireError, match="bytes"):
+    with pytest.raises(JsonError, match="bytes"):
         decode_object(payload, max_bytes=len(payload) - 1, max_depth=99)
-    with pytest.raises(WireError, match="nested"):
+    with pytest.raises(JsonError, match="nested"):
         decode_object(payload, max_bytes=len(payload), max_depth=depth(value) - 1)
 
 
@@ -50,7 +49,7 @@ def test_what_is_written_is_read_back(value: dict[str, Any]) -> None:
 def test_any_bytes_give_an_object_or_our_error(payload: bytes) -> None:
     try:
         result = decode_object(payload, **LIMITS)
-    except WireError:
+    except JsonError:
         return
     assert result == json.loads(payload)
 
@@ -60,7 +59,7 @@ def test_any_bytes_give_an_object_or_our_error(payload: bytes) -> None:
 def test_whatever_looks_like_json_gives_an_object_or_our_error(text: str) -> None:
     try:
         result = decode_object(text.encode(), **LIMITS)
-    except WireError:
+    except JsonError:
         return
     assert result == json.loads(text)
 
@@ -97,7 +96,7 @@ def test_whatever_looks_like_json_gives_an_object_or_our_error(text: str) -> Non
     ],
 )
 def test_hostile_input_is_refused(payload: bytes, reason: str) -> None:
-    with pytest.raises(WireError, match=reason):
+    with pytest.raises(JsonError, match=reason):
         decode_object(payload, **LIMITS)
 
 
@@ -116,7 +115,7 @@ def test_a_surrogate_pair_is_one_character() -> None:
 )
 @pytest.mark.timeout(60)  # a quadratic scan would take hours
 def test_strings_without_an_end_are_refused_in_linear_time(payload: bytes) -> None:
-    with pytest.raises(WireError):
+    with pytest.raises(JsonError):
         decode_object(payload, **LIMITS)
 
 
