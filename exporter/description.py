@@ -166,6 +166,7 @@ def special_tokens(files: TokenizerFiles, plan: ExportPlan) -> SpecialTokens:
         mask=files.mask_token_id if is_encoder else None,
         separator=files.separator_token_id if is_encoder else None,
         separators_between=max(1, files.separators_between),
+        ends_source=files.ends_source,
     )
 
 
@@ -205,7 +206,8 @@ def tokenizer_config(files: TokenizerFiles) -> bytes:
 def _probes(files: TokenizerFiles, manifest: Manifest) -> tuple[TokenizerProbe, ...]:
     inner = tokenizers.Tokenizer.from_str(files.tokenizer_json)
     named = (*files.end_token_ids, files.mask_token_id, files.separator_token_id)
-    special = [text for token in named if token is not None and (text := inner.id_to_token(token))]
+    added = inner.get_added_tokens_decoder()
+    special = [added[token].content for token in named if token in added and added[token].special]
     tokenizer = Tokenizer(inner, manifest)
     return tuple(
         TokenizerProbe(text, tuple(tokenizer.encode(text))) for text in probe_texts(special)
