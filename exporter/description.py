@@ -166,6 +166,7 @@ def special_tokens(files: TokenizerFiles, plan: ExportPlan) -> SpecialTokens:
         mask=files.mask_token_id if is_encoder else None,
         separator=files.separator_token_id if is_encoder else None,
         separators_between=max(1, files.separators_between),
+        ends_source=files.ends_source,
     )
 
 

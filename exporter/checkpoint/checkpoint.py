@@ -71,6 +71,7 @@ class TokenizerFiles:
     separator_token_id: int | None = None  # what plain encoding puts behind a text
     separators_between: int = 0  # how many of them stand between two texts
     stop: tuple[str, ...] = ()  # texts that end an answer
+    ends_source: bool = True  # whether an end token stands behind what an encoder-decoder reads
     chat_sample: str | None = None  # a message for a template that does not take any; None: it does
     sampled_vocabulary: int | None = None  # ids from here on are no tokens; None: as the tokenizer
 
