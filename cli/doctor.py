@@ -24,6 +24,12 @@ RUNTIMES = {
     "ai_edge_litert": "ai-edge-litert",
     "tflite_runtime": "tflite-runtime",
 }
+# These packages by themselves load nothing that was compiled; this does, as the runtime does.
+IMPORTS = {
+    "ai_edge_litert": "from edgewise.runtime.backends.litert_library import make_importable; "
+    "make_importable(); import ai_edge_litert.compiled_model",
+    "tflite_runtime": "import tflite_runtime.interpreter",
+}
 IMPORT_SECONDS = 60.0  # in which a library must import; on an SD card it may take ten
 
 
@@ -83,18 +89,28 @@ def examine_runtime(module: str) -> dict[str, Any]:
     The import happens in a process of its own: on a processor that lacks an instruction a library
     was built with, it ends the process (onnxruntime 1.20 and newer on a Raspberry Pi 4).
     """
+    found: dict[str, Any] = {
+        "installed": False,
+        "version": None,
+        "works": False,
+        "problem": None,
+        "note": None,
+    }
     if missing_modules((module,)):
-        return {"installed": False, "version": None, "works": False, "problem": None}
+        return found
     from importlib import metadata  # takes longer to import than all of click
+
+    from edgewise.runtime.backends.litert_library import accelerator_note
 
     distributions = metadata.packages_distributions().get(module, [])
     version = metadata.version(distributions[0]) if distributions else None
     problem = import_problem(module)
-    return {
+    return found | {
         "installed": True,
         "version": version,
         "works": problem is None,
         "problem": problem,
+        "note": accelerator_note() if module == "ai_edge_litert" else None,
     }
 
 
@@ -102,7 +118,7 @@ def import_problem(module: str) -> str | None:
     """Import a module in a process of its own and say what went wrong, or None."""
     try:
         finished = subprocess.run(
-            [sys.executable, "-c", f"import {module}"],
+            [sys.executable, "-c", IMPORTS.get(module, f"import {module}")],
             capture_output=True,
             check=False,
             timeout=IMPORT_SECONDS,
@@ -202,4 +218,5 @@ def _runtime_line(found: dict[str, Any]) -> str:
     if not found["installed"]:
         return "not installed"
     version = found["version"] or "of unknown version"
-    return f"{version}, works" if found["works"] else f"{version}, but {found['problem']}"
+    line = f"{version}, works" if found["works"] else f"{version}, but {found['problem']}"
+    return f"{line}; {found['note']}" if found["note"] else line

@@ -133,7 +133,8 @@ def show(found: Forecast) -> None:
         f"{figures.size(budget.cache_bytes)} for {plan.context_length} tokens of "
         f"{figures.size(budget.cache_bytes_per_token)}"
     )
-    text = (plan.source_length or plan.context_length) if budget.working_bytes else 0
+    given = "an image" if plan.family == "vision_language" else "a text"
+    work = f"{figures.size(budget.working_bytes)} on {given} of {budget.working_tokens} tokens"
     rows = [
         ("model", f"{plan.model_id}, {plan.architecture}, {figures.parameters(plan.parameters)}"),
         ("profile", plan.profile.qualified_name),
@@ -141,11 +142,7 @@ def show(found: Forecast) -> None:
         ("recipe", str(plan.recipe)),
         ("weights", f"{figures.size(budget.weights_bytes)} ({roles})"),
         *([("cache", cache)] if budget.cache_bytes_per_token else []),
-        *(
-            [("work", f"{figures.size(budget.working_bytes)} on a text of {text} tokens")]
-            if text
-            else []
-        ),
+        *([("work", work)] if budget.working_bytes else []),
         ("runtime's own", figures.size(budget.overhead_bytes)),
         ("together", f"{figures.size(budget.total_bytes)} at the peak"),
         ("usable", figures.size(budget.usable_bytes)),

@@ -2,7 +2,7 @@
 
 | family | what its graph gives | tasks |
 |---|---|---|
-| decoder, encoder-decoder | logits of words | generate |
+| decoder, encoder-decoder, vision-language | logits of words | generate |
 | decoder | numbers by label | score |
 | encoder | states and their mean | embed |
 | encoder | logits of words at each token, and perhaps states | fill-mask (and embed) |

@@ -57,6 +57,7 @@ class MemoryBudget:
         overhead_bytes: The runtime beside weights and cache.
         usable_bytes: What the board leaves to a model.
         working_bytes: An encoder's activations, and what a decoder keeps of its source.
+        working_tokens: Of what that encoder works on.
     """
 
     weights_bytes: int
@@ -65,6 +66,7 @@ class MemoryBudget:
     overhead_bytes: int
     usable_bytes: int
     working_bytes: int = 0
+    working_tokens: int = 0
 
     @property
     def cache_bytes(self) -> int:
@@ -98,7 +100,7 @@ class MemoryBudget:
         if self.cache_bytes_per_token:
             parts.append(f"cache of {self.context} tokens {_mebibytes(self.cache_bytes)}")
         if self.working_bytes:
-            parts.append(f"work on {self.context} tokens {_mebibytes(self.working_bytes)}")
+            parts.append(f"work on {self.working_tokens} tokens {_mebibytes(self.working_bytes)}")
         parts.append(f"runtime {_mebibytes(self.overhead_bytes)}")
         return (
             f"{' + '.join(parts)} = {_mebibytes(self.total_bytes)}, "
@@ -129,6 +131,7 @@ def memory_budget(
         overhead_bytes=profile.runtime_choice(profile.runtime).overhead_bytes,
         usable_bytes=profile.memory.usable_bytes,
         working_bytes=model.working_bytes(context),
+        working_tokens=model.working_tokens(context),
     )
 
 
@@ -181,7 +184,8 @@ def largest_context(model: ModelSize, budget: MemoryBudget) -> int:
     """
     if model.encoder is None:
         return budget.largest_context
-    for context in range(budget.context // CONTEXT_STEP * CONTEXT_STEP, 0, -CONTEXT_STEP):
+    least = model.encoder.tokens or 0  # an image takes as many of the context
+    for context in range(budget.context // CONTEXT_STEP * CONTEXT_STEP, least, -CONTEXT_STEP):
         working_bytes = model.working_bytes(context)
         if dataclasses.replace(budget, context=context, working_bytes=working_bytes).fits:
             return context

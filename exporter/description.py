@@ -16,7 +16,9 @@ import tokenizers
 
 from edgewise.exporter.abilities import abilities_of
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
+from edgewise.exporter.image_processing import image_layout
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
+from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.probes import CHAT_MESSAGES, probe_texts
 from edgewise.exporter.targets import GraphNames, Target
@@ -26,6 +28,7 @@ from edgewise.runtime.bundle import (
     BundleFile,
     CacheLayout,
     ChatSample,
+    ImageLayout,
     Manifest,
     Origin,
     SamplingDefaults,
@@ -81,6 +84,7 @@ def describe(
         outputs=names.outputs,
         labels=abilities.labels,
         pooling=abilities.pooling,
+        image=_image_layout(checkpoint, plan),
         files=files,
         tokens=tokens,
         probes=(),
@@ -120,6 +124,12 @@ def _cache_layout(plan: ExportPlan, names: GraphNames) -> CacheLayout | None:
     )
 
 
+def _image_layout(checkpoint: Checkpoint, plan: ExportPlan) -> ImageLayout | None:
+    if not isinstance(plan.configuration, VisionLanguageConfiguration):
+        return None
+    return image_layout(checkpoint.image_processor, plan.configuration.vision)
+
+
 def _with_forced(tokens: SpecialTokens, checkpoint: Checkpoint, plan: ExportPlan) -> SpecialTokens:
     """Add the ids that every answer has; a generation_config's word counts before a config's."""
     c = plan.configuration
@@ -156,6 +166,7 @@ def special_tokens(files: TokenizerFiles, plan: ExportPlan) -> SpecialTokens:
         mask=files.mask_token_id if is_encoder else None,
         separator=files.separator_token_id if is_encoder else None,
         separators_between=max(1, files.separators_between),
+        ends_source=files.ends_source,
     )
 
 
@@ -195,7 +206,8 @@ def tokenizer_config(files: TokenizerFiles) -> bytes:
 def _probes(files: TokenizerFiles, manifest: Manifest) -> tuple[TokenizerProbe, ...]:
     inner = tokenizers.Tokenizer.from_str(files.tokenizer_json)
     named = (*files.end_token_ids, files.mask_token_id, files.separator_token_id)
-    special = [text for token in named if token is not None and (text := inner.id_to_token(token))]
+    added = inner.get_added_tokens_decoder()
+    special = [added[token].content for token in named if token in added and added[token].special]
     tokenizer = Tokenizer(inner, manifest)
     return tuple(
         TokenizerProbe(text, tuple(tokenizer.encode(text))) for text in probe_texts(special)

@@ -39,12 +39,14 @@ class EncoderWork:
         intermediate_size: Features inside the MLP.
         heads: Heads of the attention.
         result_size: Numbers that the graph gives for each token, such as a logit for each word.
+        tokens: Of every input, as of an image; None: as many as the context.
     """
 
     hidden_size: int
     intermediate_size: int
     heads: int
     result_size: int
+    tokens: int | None = None
 
     def activation_bytes(self, tokens: int) -> int:
         """Bytes that are alive at once for one text; rather too many than too few.
@@ -103,7 +105,13 @@ class ModelSize:
         if self.encoder is None:
             return 0
         kept = self.cache_bytes_per_token("float32") * context if self.keeps_source else 0
-        return kept + self.encoder.activation_bytes(context)
+        return kept + self.encoder.activation_bytes(self.working_tokens(context))
+
+    def working_tokens(self, context: int) -> int:
+        """Tokens that an encoder works on: of an image, or of a text as long as may be."""
+        if self.encoder is None:
+            return 0
+        return self.encoder.tokens or context
 
 
 def bytes_per_parameter(format_text: str) -> Fraction:

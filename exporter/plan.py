@@ -19,18 +19,24 @@ from edgewise.exporter.models import Definition, family_of, find_model
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
+from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
 from edgewise.runtime.manifest import Family
 
 RuntimeName = Literal["onnx", "tflite", "litertlm"]
-Configuration = DecoderConfiguration | EncoderConfiguration | EncoderDecoderConfiguration
+Configuration = (
+    DecoderConfiguration
+    | EncoderConfiguration
+    | EncoderDecoderConfiguration
+    | VisionLanguageConfiguration
+)
 RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version writes
 # In place of a board's 4 bits, which are for decoding: that reads all weights for every token. An
 # encoder reads them once for a whole text, gains nothing and loses directions (MiniLM: a cosine of
 # 0.97 in place of 0.998).
 ENCODER_RECIPE = "int8"
-HEAD_SIZE_MULTIPLE = 16  # features; onnxruntime's GroupQueryAttention rotates only such heads
+HEAD_SIZE_MULTIPLE = 8  # features; onnxruntime's GroupQueryAttention takes only such heads
 
 
 class PlanError(EdgewiseError):
@@ -97,6 +103,8 @@ class ExportPlan:
                 return None
             case EncoderDecoderConfiguration() as c:
                 return CacheSize(c.decoder_layers, c.heads, c.head_size)
+            case VisionLanguageConfiguration(text=c):
+                return CacheSize(c.layers, c.key_value_heads, c.head_size)
             case DecoderConfiguration() as c:
                 return CacheSize(c.layers, c.key_value_heads, c.head_size)
 
@@ -106,6 +114,9 @@ class ExportPlan:
         c = self.configuration
         if isinstance(c, DecoderConfiguration):
             return None
+        if isinstance(c, VisionLanguageConfiguration):
+            v = c.vision
+            return EncoderWork(v.hidden_size, v.intermediate_size, v.heads, 0, v.tokens + 1)
         guesses = isinstance(c, EncoderConfiguration) and c.head == "masked_language_model"
         results = c.vocabulary_size if guesses else 0
         return EncoderWork(c.hidden_size, c.intermediate_size, c.heads, results)
@@ -116,13 +127,15 @@ class ExportPlan:
         c = self.configuration
         if isinstance(c, EncoderConfiguration):
             return c.head == "masked_language_model" and c.tied_head
-        return c.tied_head
+        return c.text.tied_head if isinstance(c, VisionLanguageConfiguration) else c.tied_head
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What the numbers of a head mean that gives no words."""
         c = self.configuration
-        return () if isinstance(c, EncoderDecoderConfiguration) else c.labels
+        if isinstance(c, EncoderDecoderConfiguration | VisionLanguageConfiguration):
+            return ()
+        return c.labels
 
     def describe(
         self,
@@ -216,12 +229,14 @@ def _check_held(family: Family, configuration: Configuration, runtime: str) -> N
             f"this checkpoint is of the kind {kind}, for which a .litertlm file has no place: "
             "LiteRT-LM only generates with decoders. Use --format tflite or onnx"
         )
-    rotates = isinstance(configuration, DecoderConfiguration) and configuration.rotary is not None
-    if rotates and configuration.head_size % HEAD_SIZE_MULTIPLE:
+    c = configuration
+    decoder = c.text if isinstance(c, VisionLanguageConfiguration) else c
+    is_held = runtime != "onnx" or not isinstance(decoder, DecoderConfiguration)
+    if not is_held and decoder.head_size % HEAD_SIZE_MULTIPLE:
         raise PlanError(
-            f"the attention heads of this model have {configuration.head_size} features; "
-            f"onnxruntime rotates heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
-            "Choose another checkpoint"
+            f"the attention heads of this model have {decoder.head_size} features; "
+            f"onnxruntime attends to heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
+            "Use --format tflite"
         )
 
 
@@ -261,10 +276,24 @@ def _checked_recipe(profile: Profile, runtime: str, text: str | None, family: Fa
 
 def _checked_context(configuration: Configuration, profile: Profile, asked: int | None) -> int:
     if asked is None:
-        return min(configuration.context_length, profile.max_context)
+        context = min(configuration.context_length, profile.max_context)
+        _check_image_fits(configuration, context)
+        return context
     if not 1 <= asked <= configuration.context_length:
         raise PlanError(
             f"a context of {asked} tokens was asked for; this model was made for 1 to "
             f"{configuration.context_length}"
         )
+    _check_image_fits(configuration, asked)
     return asked
+
+
+def _check_image_fits(configuration: Configuration, context: int) -> None:
+    if not isinstance(configuration, VisionLanguageConfiguration):
+        return
+    if context <= configuration.vision.tokens:
+        raise PlanError(
+            f"an image takes {configuration.vision.tokens} tokens of this model's context, and "
+            f"{context} are to be held; give more with --context, up to "
+            f"{configuration.context_length}"
+        )

@@ -8,6 +8,8 @@ depends on the family:
   cache, as a device will. What is compared is therefore prefill, cached decode and quantization at
   once.
 - An encoder-decoder reads a text, and writes it token by token behind a beginning that is given.
+- A vision-language model takes the texts as a decoder does, and images: what it makes of one is
+  compared as a whole, and part of it stands in a text that is given as vectors.
 - An encoder takes beginnings of the texts of several lengths together, so that padding counts too;
   one that guesses words has masks in them and is asked for these alone.
 
@@ -28,10 +30,20 @@ from edgewise.exporter.comparison import GATES, Comparison, Verification
 from edgewise.exporter.description import special_tokens
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
+from edgewise.exporter.graph.numpy_image import NumpyImageBuilder
 from edgewise.exporter.models.encoder import HIDDEN_STATES, LOGITS, MEAN
+from edgewise.exporter.models.vision_language import (
+    EMBEDDINGS,
+    IMAGE_FEATURES,
+    VisionLanguageConfiguration,
+)
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import Loaded, Steps
-from edgewise.runtime.backends.protocol import EncoderBackend, EncoderDecoderBackend
+from edgewise.runtime.backends.protocol import (
+    EncoderBackend,
+    EncoderDecoderBackend,
+    VisionLanguageBackend,
+)
 from edgewise.runtime.bundle import Manifest, SpecialTokens
 
 TEXTS = (
@@ -54,6 +66,7 @@ known to us. In its solid form it is called ice, and it floats on the liquid."""
 )
 MOST_TOKENS = 48  # a text, prompt and answer half together
 PARTS = (0.25, 0.5, 0.75, 1.0)  # of a text that an encoder reads
+IMAGE_TOKENS = 16  # of an image, that stand in a text
 MASKED_EVERY = 6  # tokens; BERT was trained with 15% of them masked
 # A text that a classifier was not made for may be as much of one label as of another: logits as
 # near as this are probabilities within a tenth of each other, and which is higher says nothing.
@@ -88,7 +101,10 @@ def verify(
         case "encoder_decoder":
             engine = cast(EncoderDecoderBackend, backend)
             _compare_sequences(comparison, checkpoint, plan, engine)
-        case _:
+        case "vision_language":
+            _compare_decoder(comparison, checkpoint, plan, cast(Steps, backend))
+            _compare_images(comparison, checkpoint, plan, cast(VisionLanguageBackend, backend))
+        case "decoder":
             _compare_decoder(comparison, checkpoint, plan, cast(Steps, backend))
     return comparison.result(GATES[plan.gate_bits])
 
@@ -134,6 +150,61 @@ def _compare_decoder(
     plan.describe("forward", reference, checkpoint)
     for ids, expected in zip(token_ids, reference.logits, strict=True):
         _add(comparison, expected, list(_logits_of(backend, ids, prompt_length)))
+
+
+def _compare_images(
+    comparison: Comparison,
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    backend: VisionLanguageBackend,
+) -> None:
+    configuration = plan.configuration
+    if not isinstance(configuration, VisionLanguageConfiguration):
+        raise TypeError(f"{plan.model_id} has no vision tower")
+    pixels = gratings(configuration.vision.image_size)
+    vision = NumpyImageBuilder(pixels)
+    plan.describe("see", vision, checkpoint)
+    seen = backend.see(pixels)
+    for expected, actual in zip(vision.outputs[IMAGE_FEATURES], seen, strict=True):
+        comparison.add_vector(expected.ravel(), actual.ravel())
+    longest = max(2, min(MOST_TOKENS, backend.capacity) - IMAGE_TOKENS)
+    texts = verification_ids(checkpoint, configuration.vocabulary_size, longest)[: len(pixels)]
+    rows = NumpyEncoderBuilder(texts)
+    plan.describe("embed", rows, checkpoint)
+    given = _around(vision.outputs[IMAGE_FEATURES], rows.outputs[EMBEDDINGS])
+    prompt_length = given.shape[1] - texts.shape[1] // 2
+    reference = NumpyBuilder(given, last_positions=given.shape[1] - prompt_length + 1)
+    plan.describe("forward", reference, checkpoint)
+    prompts = _around(seen, backend.embed(texts))[:, :prompt_length]
+    start = np.zeros(1, np.int32)
+    for prompt, ids, expected in zip(prompts, texts, reference.logits, strict=True):
+        actual = [backend.step_vectors(0, prompt[None], start)[0].copy()]
+        for position in range(prompt_length, given.shape[1]):
+            token = ids[None, None, position - given.shape[1]]
+            past = np.full(1, position, np.int32)
+            actual.append(backend.step(0, token, past)[0].copy())
+        _add(comparison, expected, actual)
+
+
+def _around(features: Array, texts: Array) -> Array:
+    """Put the first vectors of images between the first and second vector of texts."""
+    return np.concatenate([texts[:, :1], features[:, :IMAGE_TOKENS], texts[:, 1:]], axis=1)
+
+
+def gratings(side: int) -> Array:
+    """Return two images of stripes, one a colour, as a vision graph takes them.
+
+    Args:
+        side: Pixels of their sides.
+
+    Returns:
+        float32 [2, 3, side, side], in the range that images have.
+    """
+    row, column = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    angles = [2 * np.pi * waves * row / side for waves in (1, 3, 5)]
+    more = [2 * np.pi * (waves * column + row) / side for waves in (2, 4, 7)]
+    images: Array = (1.5 * np.sin(np.asarray([angles, more]))).astype(np.float32)
+    return images
 
 
 def _compare_sequences(

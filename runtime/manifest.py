@@ -94,6 +94,7 @@ class SpecialTokens:
     mask: int | None = None  # stands for a word to be guessed
     separator: int | None = None  # behind every text that an encoder reads, such as [SEP]
     separators_between: int = 1  # between two texts that an encoder reads together
+    ends_source: bool = True  # whether the first of `end` stands behind what is read
     forced_first: int | None = None  # begins every answer of an encoder-decoder
     forced_last: int | None = None  # ends an answer that there is no room to go on with
 

@@ -26,6 +26,7 @@ _TOKENS_NEW_IN_2: Mapping[str, object] = {
     "mask": None,
     "separator": None,
     "separators_between": 1,
+    "ends_source": True,
     "forced_first": None,
     "forced_last": None,
 }

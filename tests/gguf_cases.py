@@ -80,6 +80,8 @@ def write_tiny_gguf(case: Case, path: Path, type_of: Callable[[str], str]) -> Pa
     writer.add_tokenizer_pre("smollm")
     merges = ["Ġ t", "h e"]
     normal = [*alphabet, *(merge.replace(" ", "") for merge in merges)]
+    # As many tokens as rows: what is no token we never choose, and other programs do.
+    normal += [f"filler{index}" for index in range(config["vocab_size"] - len(special + normal))]
     writer.add_token_list([*special, *normal])
     writer.add_token_types([3] * len(special) + [1] * len(normal))
     writer.add_token_merges(merges)

@@ -77,11 +77,30 @@ class TinyVisionLanguage(TinyFamilyModel):
             name: random_tensor(name, seed, spec.shape, spec.role) for name, spec in table.items()
         }
 
+    def image_processor(self) -> dict[str, Any]:
+        """Return what transformers writes of a CLIPImageProcessor."""
+        size = self.configuration.vision.image_size
+        return {
+            "crop_size": {"height": size, "width": size},
+            "do_center_crop": True,
+            "do_convert_rgb": True,
+            "do_normalize": True,
+            "do_rescale": True,
+            "do_resize": True,
+            "image_mean": CLIP_MEAN,
+            "image_processor_type": "CLIPImageProcessor",
+            "image_std": CLIP_STD,
+            "resample": 3,
+            "rescale_factor": 0.00392156862745098,
+            "size": {"shortest_edge": size},
+        }
+
     def write(self, folder: Path) -> None:
         """Write a checkpoint as the model's authors do."""
         from safetensors.numpy import save_file
 
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config))
+        (folder / "preprocessor_config.json").write_text(json.dumps(self.image_processor()))
         arrays = self.arrays | self.unread_arrays()
         save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})

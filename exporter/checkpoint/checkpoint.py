@@ -71,6 +71,7 @@ class TokenizerFiles:
     separator_token_id: int | None = None  # what plain encoding puts behind a text
     separators_between: int = 0  # how many of them stand between two texts
     stop: tuple[str, ...] = ()  # texts that end an answer
+    ends_source: bool = True  # whether an end token stands behind what an encoder-decoder reads
     chat_sample: str | None = None  # a message for a template that does not take any; None: it does
     sampled_vocabulary: int | None = None  # ids from here on are no tokens; None: as the tokenizer
 
@@ -100,6 +101,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerFiles
     pooling: Pooling | None = None  # which states make a text's vector, if it says so
+    image_processor: Mapping[str, Any] = field(default_factory=dict)  # of preprocessor_config.json
     close: Callable[[], None] = field(default=_nothing_to_close, repr=False, compare=False)
 
     def __enter__(self) -> Self:

@@ -23,6 +23,7 @@ from edgewise.exporter.checkpoint.checkpoint import Progress
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.huggingface_folder import (
     HOW_TO_CONVERT,
+    IMAGE_PROCESSOR,
     INDEX,
     PICKLE_SUFFIXES,
     SINGLE,
@@ -41,6 +42,7 @@ OPTIONAL_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    IMAGE_PROCESSOR,
     POOLING_FILE,
 )
 

@@ -25,6 +25,7 @@ JSON_LIMIT = 256 * 1024 * 1024  # bytes; far above any tokenizer.json
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+IMAGE_PROCESSOR = "preprocessor_config.json"
 HOW_TO_CONVERT = (
     "Pickle can run code while it is loaded, so Edgewise never loads it. Convert it elsewhere: "
     "`python -c \"import transformers as t; kind, = t.AutoConfig.from_pretrained('IN')"
@@ -72,6 +73,8 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
     tokenizer = read_tokenizer(folder, config, generation)
     pooling_path = folder / POOLING_FILE
     pooling = sentence_pooling(read_json(pooling_path)) if pooling_path.is_file() else None
+    image_path = folder / IMAGE_PROCESSOR
+    image_processor = read_json(image_path) if image_path.is_file() else {}
     with ExitStack() as opened:
         stored = _open_weights(folder, opened)
         tensors = {_current_name(name): tensor for name, tensor in stored.items()}
@@ -89,6 +92,7 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
         tensors=tensors,
         tokenizer=tokenizer,
         pooling=pooling,
+        image_processor=image_processor,
         close=close,
     )
 

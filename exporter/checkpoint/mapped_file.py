@@ -1,8 +1,9 @@
-"""A read-only memory map that gives copies of byte ranges and lets their pages go again.
+"""A file whose header is parsed in a memory map, and whose tensors are read as copies.
 
-Pages of a mapped file count as resident memory once touched. A checkpoint is larger than the
-memory that an export may take, so each range is copied out and its pages are handed back at once:
-what stays resident is what the caller holds. Nothing here knows a format.
+Pages of a mapped file count as resident memory once touched, and the kernel maps others around
+them, up to whole megabytes where it caches the file in large pieces. A checkpoint is larger than
+the memory that an export may take, so ranges are read, not touched in the map: what stays resident
+is what the caller holds. Nothing here knows a format. Rule: one thread reads at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edgewise.exporter.checkpoint.errors import CheckpointError
 
 
 class MappedFile:
-    """One file, mapped for reading."""
+    """One file, open for reading."""
 
     def __init__(self, path: Path) -> None:
         """Map ``path``.
@@ -27,12 +28,17 @@ class MappedFile:
         """
         self.path = path
         try:
-            with path.open("rb") as stream:
-                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:  # mmap refuses a length of zero
-            raise CheckpointError(f"{path.name} is empty; fetch the file again.") from error
+            self._stream = path.open("rb", buffering=0)
         except OSError as error:
             raise CheckpointError(f"{path} can not be read: {error.strerror}.") from error
+        try:
+            self._map = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:  # mmap refuses a length of zero
+            self._stream.close()
+            raise CheckpointError(f"{path.name} is empty; fetch the file again.") from error
+        except OSError as error:
+            self._stream.close()
+            raise CheckpointError(f"{path} can not be mapped: {error.strerror}.") from error
         self.size = len(self._map)  # bytes
 
     @property
@@ -41,7 +47,7 @@ class MappedFile:
         return self._map
 
     def copy(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Copy the bytes ``start:stop`` and release the pages behind them.
+        """Read the bytes ``start:stop``.
 
         Args:
             start: Offset of the first byte.
@@ -49,9 +55,23 @@ class MappedFile:
 
         Returns:
             The bytes, uint8 [stop - start], owned by the caller.
+
+        Raises:
+            CheckpointError: The file was cut short, or can not be read any more.
         """
-        copied = np.frombuffer(self._map, np.uint8, stop - start, start).copy()
-        self.release(start, stop)
+        copied = np.empty(stop - start, np.uint8)
+        left = copied.data
+        try:
+            self._stream.seek(start)
+            while left:
+                count = self._stream.readinto(left)
+                if not count:
+                    raise CheckpointError(
+                        f"{self.path.name} became shorter while it was read; fetch the file again."
+                    )
+                left = left[count:]
+        except OSError as error:
+            raise CheckpointError(f"{self.path} can not be read: {error.strerror}.") from error
         return copied
 
     def release(self, start: int, stop: int) -> None:
@@ -61,5 +81,6 @@ class MappedFile:
             self._map.madvise(mmap.MADV_DONTNEED, first_page, stop - first_page)
 
     def close(self) -> None:
-        """Unmap the file."""
+        """Unmap and close the file."""
         self._map.close()
+        self._stream.close()

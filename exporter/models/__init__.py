@@ -30,7 +30,7 @@ PASSES: Mapping[Family, tuple[str, ...]] = MappingProxyType(
 
 Each takes a builder, the configuration and a function that gives the weight of a name. ``forward``
 of a decoder and ``decode`` take a ``GraphBuilder``, ``forward`` of an encoder and ``encode`` an
-``EncoderBuilder``.
+``EncoderBuilder``, ``see`` an ``ImageBuilder``, ``embed`` a ``LookupBuilder``.
 """
 
 

@@ -66,6 +66,11 @@ def configuration(config: Mapping[str, Any]) -> VisionLanguageConfiguration:
         raise ConfigurationError(
             "mm_use_im_start_end is true; images are put into prompts without tokens around them"
         )
+    shape = config.get("image_aspect_ratio", "pad")
+    if shape != "pad":
+        raise ConfigurationError(
+            f"image_aspect_ratio is {shape!r}; known is 'pad', bars that make an image a square"
+        )
     selected = {"mm_vision_select_layer": DEFAULT_LAYER, **config, **tower}
     feature = selected.get("mm_vision_select_feature", "patch")
     if feature != "patch":

@@ -59,10 +59,12 @@ def apply_prompts(checkpoint: Checkpoint, prompt: str | None = None) -> Checkpoi
         chosen = _matching(checkpoint, tokenizer)
     if chosen is not None:
         files = replace(
-            files, chat_template=chosen.template, stop=chosen.stop, chat_sample=chosen.sample
+            files,
+            chat_template=chosen.template,
+            stop=chosen.stop,
+            chat_sample=chosen.sample,
+            ends_source=chosen.ends_source,
         )
-        if not chosen.closes_source:
-            files = replace(files, separator_token_id=None)
     return replace(checkpoint, tokenizer=files)
 
 

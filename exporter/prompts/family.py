@@ -74,7 +74,7 @@ class Prompt:
         template: Jinja source, as chat templates are; rendered in the same sandbox.
         stop: Texts that end an answer.
         match: Checkpoints that it is taken for without being asked for; None for none.
-        closes_source: Whether an encoder-decoder's text ends with its end token.
+        ends_source: Whether an encoder-decoder's text ends with its end token.
         sample: A message that it takes, where it does not take any; None: any.
     """
 
@@ -83,7 +83,7 @@ class Prompt:
     template: str
     stop: tuple[str, ...] = ()
     match: Match | None = None
-    closes_source: bool = True
+    ends_source: bool = True
     sample: str | None = None
 
 
@@ -175,7 +175,7 @@ def _prompt(name: str, table: _Table) -> Prompt:
         template=table.text("template"),
         stop=table.texts("stop"),
         match=_match(own) if (own := table.table("match", required=False)) is not None else None,
-        closes_source=table.flag("closes_source", default=True),
+        ends_source=table.flag("ends_source", default=True),
         sample=table.optional_text("sample"),
     )
     if len(prompt.stop) > STOP_MAX_COUNT or any(

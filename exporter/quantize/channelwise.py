@@ -67,8 +67,8 @@ class ChannelQuantized:
     @property
     def nbytes(self) -> int:
         """Bytes of both together as they are stored."""
-        rows, columns = self.values.shape
-        return rows * packed_length(columns, self.bits) + int(self.scales.nbytes)
+        rows, columns = self.shape
+        return rows * (packed_length(columns, self.bits) + self.scales.itemsize)
 
     @property
     def packed(self) -> NDArray[np.uint8]:

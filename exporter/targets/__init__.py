@@ -19,7 +19,11 @@ from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.plan import ExportPlan
 from edgewise.runtime.backends.litert_library import make_importable
-from edgewise.runtime.backends.protocol import EncoderBackend, EncoderDecoderBackend
+from edgewise.runtime.backends.protocol import (
+    EncoderBackend,
+    EncoderDecoderBackend,
+    VisionLanguageBackend,
+)
 from edgewise.runtime.bundle import Bundle
 
 Progress = Callable[[str, int, int], None]
@@ -46,7 +50,7 @@ class Steps(Protocol):
         """Give the memory back."""
 
 
-Loaded = Steps | EncoderBackend | EncoderDecoderBackend
+Loaded = Steps | EncoderBackend | EncoderDecoderBackend | VisionLanguageBackend
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 |---|---|
 | decoder, encoder | model.onnx |
 | encoder-decoder | encoder.onnx, decoder.onnx |
+| vision-language | vision.onnx, embedding.onnx, decoder.onnx |
 
 All share model.onnx.data: what two graphs read of the checkpoint stands there once.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from edgewise.common.files import write_atomically
 from edgewise.common.version import VERSION
@@ -22,13 +23,22 @@ from edgewise.exporter.description import sampling_defaults, special_tokens
 from edgewise.exporter.genai_config import genai_config
 from edgewise.exporter.graph.onnx_builder import (
     ENCODER_MASK,
+    INPUTS_EMBEDS,
     PAST_NAMES,
     PRESENT_NAMES,
     OnnxBuilder,
 )
 from edgewise.exporter.graph.onnx_encoder import TOKEN_TYPES, OnnxEncoderBuilder
-from edgewise.exporter.graph.onnx_operations import ATTENTION_MASK, CROSS_NAMES, INPUT_IDS
+from edgewise.exporter.graph.onnx_image import OnnxImageBuilder
+from edgewise.exporter.graph.onnx_lookup import OnnxLookupBuilder
+from edgewise.exporter.graph.onnx_operations import (
+    ATTENTION_MASK,
+    CROSS_NAMES,
+    INPUT_IDS,
+    OnnxOperations,
+)
 from edgewise.exporter.graph.onnx_weights import WeightFile
+from edgewise.exporter.models.decoder import DecoderConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Loaded, Progress
 from edgewise.runtime.bundle import Bundle
@@ -43,16 +53,21 @@ class GraphFile(NamedTuple):
     role: str
     name: str  # of the file
     passing: str  # what it computes, one of the family's passes
-    is_encoder: bool
+    kind: Literal["decoder", "encoder", "images", "lookup"]
 
 
 GRAPHS: Mapping[Family, tuple[GraphFile, ...]] = MappingProxyType(
     {
-        "decoder": (GraphFile("graph", "model.onnx", "forward", is_encoder=False),),
-        "encoder": (GraphFile("graph", "model.onnx", "forward", is_encoder=True),),
+        "decoder": (GraphFile("graph", "model.onnx", "forward", "decoder"),),
+        "encoder": (GraphFile("graph", "model.onnx", "forward", "encoder"),),
         "encoder_decoder": (
-            GraphFile("encoder", "encoder.onnx", "encode", is_encoder=True),
-            GraphFile("graph", "decoder.onnx", "decode", is_encoder=False),
+            GraphFile("encoder", "encoder.onnx", "encode", "encoder"),
+            GraphFile("graph", "decoder.onnx", "decode", "decoder"),
+        ),
+        "vision_language": (
+            GraphFile("vision", "vision.onnx", "see", "images"),
+            GraphFile("token_embedding", "embedding.onnx", "embed", "lookup"),
+            GraphFile("graph", "decoder.onnx", "forward", "decoder"),
         ),
     }
 )
@@ -68,8 +83,9 @@ def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
     """Return what the builders call inputs and outputs."""
     graph = _main_graph(plan)
     outline = plan.outline(graph.passing, checkpoint)
-    inputs = [INPUT_IDS, ATTENTION_MASK]
-    if graph.is_encoder:
+    takes_embeddings = plan.family == "vision_language"
+    inputs = [INPUTS_EMBEDS if takes_embeddings else INPUT_IDS, ATTENTION_MASK]
+    if graph.kind == "encoder":
         inputs += [TOKEN_TYPES] if outline.has_token_types else []
         return GraphNames(tuple(inputs), tuple(outline.outputs))
     if outline.cross_layers:
@@ -81,9 +97,14 @@ def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
 
 
 def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
-    """Return the first onnxruntime with every operator form of the graphs."""
-    del plan
-    return {"onnxruntime": "1.23"}
+    """Return the first onnxruntime with every operator form of the graphs.
+
+    Before 1.24 a window reached one token further.
+    """
+    c = plan.configuration
+    windows = c.windows if isinstance(c, DecoderConfiguration) else ()
+    has_window = any(window and window < plan.context_length for window in windows)
+    return {"onnxruntime": "1.24" if has_window else "1.23"}
 
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
@@ -96,14 +117,27 @@ def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Prog
 
     with WeightFile(folder / WEIGHTS_FILE) as weights:
         for graph in GRAPHS[plan.family]:
-            builder: OnnxBuilder | OnnxEncoderBuilder
-            if graph.is_encoder:
-                builder = OnnxEncoderBuilder(weights, plan.recipe)
-            else:
-                builder = OnnxBuilder(weights, plan.recipe, plan.context_length)
+            builder = _builder(graph, plan, weights)
             plan.describe(graph.passing, builder, checkpoint, visited)
             model = builder.finish(VERSION)
             write_atomically(folder / graph.name, model.SerializeToString())
+
+
+def _builder(graph: GraphFile, plan: ExportPlan, weights: WeightFile) -> OnnxOperations:
+    match graph.kind:
+        case "encoder":
+            return OnnxEncoderBuilder(weights, plan.recipe)
+        case "images":
+            return OnnxImageBuilder(weights, plan.recipe)
+        case "lookup":
+            return OnnxLookupBuilder(weights, plan.recipe)
+        case "decoder":
+            return OnnxBuilder(
+                weights,
+                plan.recipe,
+                plan.context_length,
+                takes_embeddings=plan.family == "vision_language",
+            )
 
 
 def texts(checkpoint: Checkpoint, plan: ExportPlan) -> Mapping[str, tuple[str, bytes]]:
@@ -126,12 +160,17 @@ def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
         OnnxEncoderBackend,
         OnnxEncoderDecoderBackend,
     )
+    from edgewise.runtime.backends.onnx_vision_language import (  # noqa: PLC0415 - as above
+        OnnxVisionLanguageBackend,
+    )
 
     match bundle.manifest.family:
         case "encoder":
             return OnnxEncoderBackend.open(bundle, threads=threads, capacity=capacity)
         case "encoder_decoder":
             return OnnxEncoderDecoderBackend.open(bundle, threads=threads, capacity=capacity)
+        case "vision_language":
+            return OnnxVisionLanguageBackend(bundle, threads=threads, capacity=capacity)
     return OnnxBackend(bundle, threads=threads, capacity=capacity)
 
 

@@ -1,10 +1,14 @@
 """The tflite target: model.tflite, which holds the weights and a graph for each signature.
 
+A vision-language model has two files beside it, so that images need memory only where there are
+some: vision.tflite with the graph "see", and embedding.tflite with embed_{tokens}.
+
 | family | graphs |
 |---|---|
 | decoder | decode_{cache}, prefill_{tokens}, for several sizes |
 | encoder | encode_{tokens}, for several lengths |
 | encoder-decoder | encode_{tokens} for the longest source, decode_{cache}, a short prefill |
+| vision-language | as a decoder, of vectors |
 
 Every graph of a decoder that attends to an encoder has the size of the encoder's built in, so a
 model has one length of sources.
@@ -13,13 +17,14 @@ model has one length of sources.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edgewise.common.version import VERSION
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.tflite_builder import (
     CACHE_NAMES,
+    EMBEDDINGS,
     ENCODER_TOKENS,
     LAST_TOKEN,
     NEW_NAMES,
@@ -35,6 +40,8 @@ from edgewise.exporter.graph.tflite_encoder import (
     encoder_lengths,
 )
 from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_image import TfliteImageBuilder
+from edgewise.exporter.graph.tflite_lookup import LOOKUP_TOKENS, TfliteLookupBuilder
 from edgewise.exporter.graph.tflite_operations import CROSS_NAMES, TOKEN_IDS
 from edgewise.exporter.graph.tflite_weights import (
     LITERT,
@@ -48,12 +55,16 @@ from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import Bundle
 
 GRAPH_FILE = "model.tflite"
+VISION_FILE, EMBEDDING_FILE = "vision.tflite", "embedding.tflite"
+Described = Callable[[TfliteFile, WeightStore], None]
 
 
 def files(plan: ExportPlan) -> tuple[tuple[str, str], ...]:
-    """Return the one file."""
-    del plan
-    return (("graph", GRAPH_FILE),)
+    """Return role and name of the files."""
+    graph = ("graph", GRAPH_FILE)
+    if plan.family != "vision_language":
+        return (graph,)
+    return (("vision", VISION_FILE), ("token_embedding", EMBEDDING_FILE), graph)
 
 
 def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
@@ -63,7 +74,8 @@ def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
         types = (TOKEN_TYPES,) if outline.has_token_types else ()
         return GraphNames((TOKEN_IDS, TOKEN_COUNT, *types), tuple(outline.outputs))
     outline = plan.outline("decode" if plan.family == "encoder_decoder" else "forward", checkpoint)
-    inputs = [TOKEN_IDS, POSITIONS, LAST_TOKEN]
+    takes_embeddings = plan.family == "vision_language"
+    inputs = [EMBEDDINGS if takes_embeddings else TOKEN_IDS, POSITIONS, LAST_TOKEN]
     if outline.cross_layers:
         inputs.append(ENCODER_TOKENS)
         inputs += [
@@ -84,30 +96,32 @@ def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
 
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:
-    """Describe every graph, then write the file while weights stream by."""
-    model = TfliteFile()
-    weights = WeightStore(model, plan.recipe, oldest_release(plan))
-    match plan.family:
-        case "encoder":
-            _add_encoders(
-                "forward", encoder_lengths(plan.context_length), checkpoint, plan, model, weights
-            )
-        case "encoder_decoder":
-            longest = plan.source_length or plan.context_length
-            _add_encoders("encode", (longest,), checkpoint, plan, model, weights)
-            for signature in answer_signatures(plan.context_length):
-                builder = TfliteBuilder(
-                    model, weights, signature, plan.context_length, encoder_tokens=longest
-                )
-                plan.describe("decode", builder, checkpoint)
-                builder.finish()
-        case _:
-            for signature in signatures(plan.context_length, oldest_release(plan)):
-                builder = TfliteBuilder(model, weights, signature, plan.context_length)
-                plan.describe("forward", builder, checkpoint)
-                builder.finish()
-    model.add_metadata("edgewise", VERSION)
-    model.write(folder / GRAPH_FILE, lambda done, total: progress("export", done, total))
+    """Describe every graph, then write the files while weights stream by."""
+
+    def see(model: TfliteFile, weights: WeightStore) -> None:
+        builder = TfliteImageBuilder(model, weights)
+        plan.describe("see", builder, checkpoint)
+        builder.finish()
+
+    def embed(model: TfliteFile, weights: WeightStore) -> None:
+        for tokens in LOOKUP_TOKENS:
+            builder = TfliteLookupBuilder(model, weights, tokens)
+            plan.describe("embed", builder, checkpoint)
+            builder.finish()
+
+    def model_graphs(model: TfliteFile, weights: WeightStore) -> None:
+        _add_model_graphs(checkpoint, plan, model, weights)
+
+    described: Mapping[str, Described] = {
+        VISION_FILE: see,
+        EMBEDDING_FILE: embed,
+        GRAPH_FILE: model_graphs,
+    }
+    for _, name in files(plan):
+        model = TfliteFile()
+        described[name](model, WeightStore(model, plan.recipe, oldest_release(plan)))
+        model.add_metadata("edgewise", VERSION)
+        model.write(folder / name, lambda done, total: progress("export", done, total))
 
 
 def texts(checkpoint: Checkpoint, plan: ExportPlan) -> Mapping[str, tuple[str, bytes]]:
@@ -123,12 +137,17 @@ def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
         LitertEncoderBackend,
         LitertEncoderDecoderBackend,
     )
+    from edgewise.runtime.backends.litert_vision_language import (  # noqa: PLC0415 - as above
+        LitertVisionLanguageBackend,
+    )
 
     match bundle.manifest.family:
         case "encoder":
             return LitertEncoderBackend.open(bundle, threads=threads, capacity=capacity)
         case "encoder_decoder":
             return LitertEncoderDecoderBackend.open(bundle, threads=threads, capacity=capacity)
+        case "vision_language":
+            return LitertVisionLanguageBackend(bundle, threads=threads, capacity=capacity)
     return LitertBackend(bundle, threads=threads, capacity=capacity)
 
 
@@ -136,6 +155,38 @@ def finish(folder: Path) -> None:
     """Remove what was packed for this machine: it is no part of the bundle."""
     if (folder / FOLDER).exists():
         shutil.rmtree(folder / FOLDER)
+
+
+def _add_model_graphs(
+    checkpoint: Checkpoint, plan: ExportPlan, model: TfliteFile, weights: WeightStore
+) -> None:
+    """Describe what stands in model.tflite."""
+    match plan.family:
+        case "encoder":
+            _add_encoders(
+                "forward", encoder_lengths(plan.context_length), checkpoint, plan, model, weights
+            )
+        case "encoder_decoder":
+            longest = plan.source_length or plan.context_length
+            _add_encoders("encode", (longest,), checkpoint, plan, model, weights)
+            for signature in answer_signatures(plan.context_length):
+                builder = TfliteBuilder(
+                    model, weights, signature, plan.context_length, encoder_tokens=longest
+                )
+                plan.describe("decode", builder, checkpoint)
+                builder.finish()
+        case _:
+            takes_embeddings = plan.family == "vision_language"
+            for signature in signatures(plan.context_length, oldest_release(plan)):
+                builder = TfliteBuilder(
+                    model,
+                    weights,
+                    signature,
+                    plan.context_length,
+                    takes_embeddings=takes_embeddings,
+                )
+                plan.describe("forward", builder, checkpoint)
+                builder.finish()
 
 
 def _add_encoders(

@@ -31,7 +31,7 @@ _ACCELERATORS = "libLiteRt*Accelerator.*"
 
 def make_importable() -> None:
     """Prepare this process for importing the library; a second call does nothing."""
-    if PACKAGE in sys.modules or accelerators_run(platform.machine(), _cpu_information()):
+    if PACKAGE in sys.modules or not lacking_features(platform.machine(), _cpu_information()):
         return
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
@@ -46,18 +46,29 @@ def make_importable() -> None:
         sys.path.remove(str(folder))
 
 
-def accelerators_run(machine: str, cpu_information: str) -> bool:
-    """Tell whether this CPU may load the accelerators.
+def lacking_features(machine: str, cpu_information: str) -> tuple[str, ...]:
+    """Return what the accelerators ask of a CPU and some core does not have.
 
     Args:
         machine: As ``platform.machine`` names it.
         cpu_information: The content of /proc/cpuinfo, empty where there is none.
     """
     if machine != "aarch64":
-        return True
+        return ()
     lists = [set(features.split()) for features in _FEATURES.findall(cpu_information)]
-    # Every core counts; a system that lists none (macOS, a phone's sandbox) is a newer one.
-    return all(features >= NEEDED_FEATURES for features in lists)
+    # A system that lists none (macOS, a phone's sandbox) is a newer one.
+    return tuple(sorted(set[str]().union(*(NEEDED_FEATURES - features for features in lists))))
+
+
+def accelerator_note() -> str | None:
+    """Say what happens to programs that load the library as it is on this CPU, if anything."""
+    lacking = lacking_features(platform.machine(), _cpu_information())
+    if not lacking:
+        return None
+    return (
+        f"on this CPU, which lacks {', '.join(lacking)}, its accelerators for GPUs end a process "
+        "by SIGILL: Edgewise loads it without them, other programs do not"
+    )
 
 
 def link_without_accelerators(package: Path, target: Path) -> None:

@@ -4,9 +4,10 @@ Workflow: `SequenceSession.stream` gives pieces of one answer, greedy or sampled
 ``options.beams``; `candidates` gives every answer that a search has found, with its score. The
 encoder runs once a source, and so do the products of its states that the decoder attends to.
 
-Rules: the source ends with the model's end token and must fit; it is refused, never cut. What a
-search finds is known at its end: its pieces are empty, one a step, until the last one brings the
-text. Closing a generator cancels. One generation at a time; not thread-safe.
+Rules: the source ends with the model's end token, unless its prompt leaves it open, and must fit;
+it is refused, never cut. What a search finds is known at its end: its pieces are empty, one a step,
+until the last one brings the text. Closing a generator cancels. One generation at a time; not
+thread-safe.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class SequenceSession:
         rules: TokenRules,
         *,
         start: int,
+        ends_source: bool = True,
         defaults: SamplingDefaults | None = None,
         stop: Sequence[str] = (),
     ) -> None:
@@ -59,6 +61,7 @@ class SequenceSession:
             tokenizer: Of the same model.
             rules: What its answers keep to.
             start: The token that its decoder begins with.
+            ends_source: Whether an end token stands behind a source.
             defaults: The sampling that its checkpoint advises.
             stop: Texts that end an answer beside the caller's, unless the options say raw.
         """
@@ -67,6 +70,7 @@ class SequenceSession:
         self._rules = rules
         self._end_ids = frozenset(rules.end)
         self._start = start
+        self._source_end = list(rules.end)[:1] if ends_source else []
         self._defaults = SamplingDefaults() if defaults is None else defaults
         self._stop = tuple(stop)
         self._is_busy = False
@@ -97,13 +101,14 @@ class SequenceSession:
             tokenizer,
             rules,
             start=tokens.start,
+            ends_source=tokens.ends_source,
             defaults=manifest.defaults,
             stop=manifest.stop,
         )
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a source, its end token behind them."""
-        return [*self._tokenizer.encode(text), *list(self._rules.end)[:1]]
+        """Return the ids of a source, with its end token if it has one."""
+        return [*self._tokenizer.encode(text), *self._source_end]
 
     def check(self, source_ids: Sequence[int], options: GenerationOptions) -> None:
         """Refuse what can not be answered.

@@ -47,8 +47,8 @@ def split_at_marks(text: str, marker: str, images: int) -> list[str]:
     texts = text.split(marker)
     if len(texts) - 1 != images:
         raise ImageCountError(
-            f"the prompt has {len(texts) - 1} times {marker}, and {images} images were given; "
-            f"write {marker} once where each image belongs"
+            f"{marker} stands {len(texts) - 1} times in the prompt, and images were given: "
+            f"{images}; write {marker} once where each image belongs"
         )
     return texts
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from importlib import metadata
 
 import pytest
 
 from edgewise.cli import doctor
+from edgewise.cli.extras import EXTRAS
 from edgewise.firmware_profiles import detect_machine, fitting_profile
 
 FOUND = {
@@ -16,6 +18,7 @@ FOUND = {
     "version": (str, type(None)),
     "works": bool,
     "problem": (str, type(None)),
+    "note": (str, type(None)),
 }
 EXTRA = {"installed": bool, "missing": [str], "command": str}
 
@@ -33,7 +36,7 @@ def test_json_has_its_form_and_tells_the_truth(edgewise, check_shape):
             "python": {"executable": str, "version": str},
             "runtimes": {"onnxruntime": FOUND, "ai-edge-litert": FOUND, "tflite-runtime": FOUND},
             "base": {"missing": [str]},
-            "extras": dict.fromkeys(("export", "demo", "litert", "litertlm", "optimum"), EXTRA),
+            "extras": dict.fromkeys(EXTRAS, EXTRA),
             "profile": {
                 "qualified_name": (str, type(None)),
                 "title": (str, type(None)),
@@ -50,6 +53,7 @@ def test_json_has_its_form_and_tells_the_truth(edgewise, check_shape):
         "version": metadata.version("onnxruntime"),
         "works": True,
         "problem": None,
+        "note": None,
     }
 
 
@@ -67,7 +71,8 @@ def test_people_get_the_same(edgewise):
 def test_what_is_missing_comes_with_its_command(edgewise, monkeypatch):
     monkeypatch.setattr("edgewise.cli.doctor.missing_modules", lambda modules: modules)
     text = edgewise("doctor").out
-    for extra in ("export", "demo", "litert", "litertlm", "optimum"):
+    assert {"export", "litert", "vision"} <= set(EXTRAS)
+    for extra in EXTRAS:
         assert f"missing: pip install 'edgewise[{extra}]'" in text
     assert "onnxruntime     not installed" in text
     assert "lacks jinja2, numpy, onnxruntime, paho, tokenizers: pip install edgewise" in text
@@ -111,6 +116,29 @@ def test_a_broken_runtime_is_shown_and_still_exits_with_0(edgewise, monkeypatch)
     result = edgewise("doctor")
     assert result.code == 0
     assert f"{metadata.version('onnxruntime')}, but its import fails" in result.out
+
+
+def test_a_cpu_that_the_accelerators_of_litert_refuse_is_told(edgewise, monkeypatch):
+    cpuinfo = "Features\t: fp asimd evtstrm crc32 cpuid\n" * 4  # a Raspberry Pi 4
+    library = "edgewise.runtime.backends.litert_library"
+    monkeypatch.setattr(f"{library}.platform.machine", lambda: "aarch64")
+    monkeypatch.setattr(f"{library}._cpu_information", lambda: cpuinfo)
+    monkeypatch.setattr("edgewise.cli.doctor.missing_modules", lambda _modules: ())
+    monkeypatch.setattr("edgewise.cli.doctor.import_problem", lambda _module: None)
+    found = json.loads(edgewise("doctor", "--json").out)["runtimes"]
+    note = found["ai-edge-litert"]["note"]
+    assert "lacks aes, asimddp, asimdhp, asimdrdm, atomics, lrcpc, sha2, its accel" in note
+    assert "Edgewise loads it without them" in note
+    assert found["onnxruntime"]["note"] is found["tflite-runtime"]["note"] is None
+    assert ", works; on this CPU, which lacks" in edgewise("doctor").out
+
+
+def test_litert_is_imported_with_what_was_compiled(monkeypatch):
+    monkeypatch.setattr(
+        "edgewise.cli.doctor.subprocess.run",
+        lambda command, **_: subprocess.CompletedProcess(command, 1, "", command[-1]),
+    )
+    assert "import ai_edge_litert.compiled_model" in doctor.import_problem("ai_edge_litert")
 
 
 def test_a_machine_without_a_profile_is_told_why(edgewise, monkeypatch):

@@ -38,7 +38,7 @@ def assert_both_agree(folder: Path, prompts: Sequence[str], count: int) -> None:
             tokenizer.update_options(add_special_tokens="true")  # it adds none unless asked
         for probe in ours.manifest.probes:
             ids = tokenizer.encode(probe.text)
-            assert [int(token) for token in ids] == list(probe.ids)
+            assert [int(token) for token in ids] == list(probe.ids), probe.text
             if probe.text:
                 plain = ours.tokenizer.decode(probe.ids)  # special tokens are left out
                 assert tokenizer.decode(ids).removeprefix("<begin>") == plain

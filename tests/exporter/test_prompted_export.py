@@ -147,3 +147,17 @@ def test_an_encoder_decoder_is_asked_by_a_prompt_too(tmp_path: Path) -> None:
             model.generate(messages, raw)
         with pytest.raises(ChatError, match="one message of the user"):
             model.generate([{"role": "system", "content": "x"}])
+
+
+def test_a_mode_of_ul2_leaves_its_source_open(tmp_path: Path) -> None:
+    folder = str(write_family_folder(TinyEncoderDecoder("t5_ul2"), tmp_path / "t5"))
+    settings: dict[str, Any] = {"profile": BOARD, "recipe": "fp32", "verification": False}
+    counts = {}
+    for prompt in ("ul2-s2s", "ul2-nlg"):
+        bundle = export(folder, output=tmp_path / prompt, prompt=prompt, **settings).bundle
+        assert bundle.manifest.tokens.ends_source is (prompt == "ul2-s2s")
+        with load(bundle.path, threads=1) as model:
+            assert isinstance(model, SequenceModel)
+            plain = model.tokenizer.encode(f"[{prompt[4:].upper()}] a river <extra_id_0>")
+            counts[prompt] = model.count_tokens("a river") - len(plain)
+    assert counts == {"ul2-s2s": 1, "ul2-nlg": 0}

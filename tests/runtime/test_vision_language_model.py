@@ -162,12 +162,12 @@ def test_an_image_that_comes_again_is_computed_once(raw_model):
     ("prompt", "images"), [("a<image>", 0), ("<image><image>", 1), ("<image>a", 2)]
 )
 def test_marks_and_images_must_be_as_many(folder, prompt, images):
-    with load(folder) as model, pytest.raises(ImageCountError, match=f"{images} images"):
+    with load(folder) as model, pytest.raises(ImageCountError, match=f"given: {images}"):
         model.stream(prompt, GREEDY, images=[picture()] * images)
 
 
 def test_a_raw_prompt_has_its_marks_itself(raw_model):
-    with pytest.raises(ImageCountError, match="0 times <image>, and 1 images"):
+    with pytest.raises(ImageCountError, match=r"0 times in the prompt, .* given: 1"):
         raw_model[0].stream("tell", RAW, images=[picture()])
 
 

@@ -66,5 +66,5 @@ def test_a_recipe_stays_near_its_stored_weights(
     ends = range(len(sequence) - 7, len(sequence))
     rows += [step(backend, 0, sequence[end : end + 1], end) for end in ends]
     error = np.linalg.norm(np.stack(rows) - expected) / np.linalg.norm(expected)
-    record_property("error", error)
+    record_property("error", float(error))
     assert error < bound

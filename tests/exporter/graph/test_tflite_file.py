@@ -207,7 +207,6 @@ def test_the_graphs_of_a_model_cover_its_context():
         "decode_2048",
         "prefill_128",
         "prefill_128_512",
-        "prefill_128_2048",
         "prefill_32_2048",
     ]
     assert [s.name for s in signatures(512, TFLITE_RUNTIME)] == [

@@ -149,7 +149,7 @@ def test_recipes_are_bounded(runtime, recipe, tmp_path, record_property):
         wanted, given = log_softmax(expected[f"logits_{index}"][-1]), log_softmax(logits)
         divergences.append(float((np.exp(wanted) * (wanted - given)).sum()))
     divergence = float(np.mean(divergences))
-    record_property("mean_kl", divergence)
+    record_property("mean_kl", float(divergence))
     print(f"{runtime} {recipe}: mean KL {divergence:.2e}")
     assert divergence < bound
 

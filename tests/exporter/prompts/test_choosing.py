@@ -35,7 +35,6 @@ def checkpoint(
         beginning_token=None,
         end_token=None,
         add_beginning_token=False,
-        separator_token_id=1,
     )
     return Checkpoint(Origin("folder", name, None, "safetensors", None), config, {}, {}, files)
 
@@ -129,7 +128,6 @@ def test_a_prompt_asked_for_by_name_replaces_the_template() -> None:
     files = apply_prompts(litellama(template="own"), "phi-2-instruct").tokenizer
     assert files.chat_template == find_prompt("phi-2-instruct").template
     assert files.stop == ("\nInstruct:", "\nInstruction:")
-    assert files.separator_token_id == 1
     with pytest.raises(PromptError, match="'phi-3' is unknown"):
         apply_prompts(litellama(), "phi-3")
 
@@ -138,8 +136,8 @@ def test_some_modes_of_ul2_leave_the_text_open() -> None:
     config = {"model_type": "t5", "vocab_size": 32128}
     opened = checkpoint("ul2", config, LLAMA)
     assert apply_prompts(opened).tokenizer.chat_template is None
-    assert apply_prompts(opened, "ul2-s2s").tokenizer.separator_token_id == 1
-    assert apply_prompts(opened, "ul2-nlg").tokenizer.separator_token_id is None
+    assert apply_prompts(opened, "ul2-s2s").tokenizer.ends_source
+    assert not apply_prompts(opened, "ul2-nlg").tokenizer.ends_source
 
 
 def test_two_that_match_are_not_chosen_between(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ end = [2]
 description = "D"
 template = "{{ messages }}"
 stop = ["x"]
-closes_source = false
+ends_source = false
 [prompts.one.match]
 name = "a+"
 """
@@ -41,7 +41,7 @@ def test_a_file_is_read_whole() -> None:
     assert family.ids is not None
     assert (family.ids.reason, family.ids.end, family.ids.beginning) == ("R", (2,), None)
     prompt = family.prompts["one"]
-    assert (prompt.name, prompt.stop, prompt.closes_source) == ("one", ("x",), False)
+    assert (prompt.name, prompt.stop, prompt.ends_source) == ("one", ("x",), False)
     assert prompt.match is not None
     assert prompt.match.name == "a+"
 
@@ -75,7 +75,7 @@ def test_names_are_unique_over_all_files() -> None:
         ("prompts.one.template", None, r"prompts\.one\.template is missing"),
         ("prompts.one.stop", None, r"prompts\.one\.stop is missing"),
         ("prompts.one.stop", [""], r"prompts\.one\.stop is \[''\]; accepted: up to 32 texts"),
-        ("prompts.one.closes_source", 1, r"closes_source is 1; accepted: true or false"),
+        ("prompts.one.ends_source", 1, r"ends_source is 1; accepted: true or false"),
         ("prompts.one.match.nam", "x", r"prompts\.one\.match\.nam is no field"),
         ("prompts.one", "x", r"prompts is .*; accepted: a table of tables"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from edgewise.runtime.backends import litert_cache_file
 from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for, next_graph
-from edgewise.runtime.backends.litert_library import accelerators_run, link_without_accelerators
+from edgewise.runtime.backends.litert_library import lacking_features, link_without_accelerators
 
 DECODE = [Graph(f"decode_{cache}", 1, cache) for cache in (256, 512, 1024, 2048)]
 PREFILL = [
@@ -145,14 +145,16 @@ NEWER = "Features\t: fp asimd aes sha2 crc32 atomics asimdhp asimdrdm lrcpc asim
     ],
 )
 def test_cpus_that_the_accelerators_refuse_are_known(board, runs):
-    assert accelerators_run("aarch64", (CPUS / f"{board}.txt").read_text()) is runs
+    lacking = lacking_features("aarch64", (CPUS / f"{board}.txt").read_text())
+    assert (not lacking) is runs
 
 
 def test_every_core_counts_and_other_machines_do_not():
-    assert accelerators_run("aarch64", NEWER * 4)
-    assert not accelerators_run("aarch64", NEWER * 4 + "Features\t: fp asimd\n")
-    assert accelerators_run("aarch64", "")
-    assert accelerators_run("x86_64", "flags\t: sse2\n")
+    assert lacking_features("aarch64", NEWER * 4) == ()
+    older = "Features\t: fp asimd aes sha2 crc32 asimddp asimdhp lrcpc\n"
+    assert lacking_features("aarch64", NEWER * 4 + older) == ("asimdrdm", "atomics")
+    assert lacking_features("aarch64", "") == ()
+    assert lacking_features("x86_64", "flags\t: sse2\n") == ()
 
 
 def test_a_package_is_linked_without_its_accelerators(tmp_path):
@@ -168,7 +170,7 @@ def test_a_package_is_linked_without_its_accelerators(tmp_path):
 WITHOUT_ACCELERATORS = """
 from pathlib import Path
 from edgewise.runtime.backends import litert_library
-litert_library.accelerators_run = lambda *_: False
+litert_library.lacking_features = lambda *_: ('atomics',)
 litert_library.make_importable()
 from ai_edge_litert.compiled_model import CompiledModel
 try:
