@@ -204,6 +204,7 @@ def write_fake_encoder_bundle(
     labels: tuple[str, ...] = (),
     pooling: Literal["mean", "first"] = "mean",
     features: int = 8,
+    sampled_vocabulary: int | None = None,
     seed: int = 0,
     context_length: int = 64,
     step_seconds: float = 0.0,
@@ -216,6 +217,7 @@ def write_fake_encoder_bundle(
         labels: Of "classify" and "token-classify".
         pooling: Of "embed".
         features: Length of a vector.
+        sampled_vocabulary: Ids from here on are padding rows; None: there are none.
         seed: Of the hash that gives all numbers.
         context_length: Tokens of a text.
         step_seconds: How long each call of the engine takes.
@@ -246,6 +248,7 @@ def write_fake_encoder_bundle(
         cache=None,
         outputs=outputs,
         labels=labels,
+        sampled_vocabulary=sampled_vocabulary,
         pooling=pooling if "embed" in tasks else None,
         tokens=SpecialTokens(
             beginning=CLS,
