@@ -75,6 +75,9 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
     yield from _task_faults(manifest)
     if manifest.cache is not None:
         yield from _cache_faults(manifest.cache)
+        kind = f"{manifest.family} for {manifest.runtime}"
+        if manifest.cache.update == "concatenated" and kind != "decoder for onnx":
+            yield f"cache.update is concatenated, which no {kind} does; accepted: in_place"
     yield from _image_faults(manifest)
     yield from _file_faults(manifest)
     yield from _token_faults(manifest)

@@ -61,6 +61,7 @@ def write_fake_bundle(
     stop: tuple[str, ...] = (),
     sampled_vocabulary: int | None = None,
     image: ImageLayout | None = None,
+    scores: tuple[str, ...] = (),
 ) -> Path:
     """Write the bundle of a decoder.
 
@@ -75,12 +76,14 @@ def write_fake_bundle(
         stop: The stop texts of its prompt format.
         sampled_vocabulary: Ids from here on are padding rows; None: there are none.
         image: How it reads images, which makes it a vision-language model; None: not at all.
+        scores: Labels of a scoring head in place of words.
 
     Returns:
         The folder.
     """
     tokenizer = byte_tokenizer(SPECIAL_TOKENS)
-    reply_ids = tokenizer.encode(reply, add_special_tokens=False).ids
+    # A scoring head has no token that could reply.
+    reply_ids = [] if scores else tokenizer.encode(reply, add_special_tokens=False).ids
     files = {}
     if chat:
         files["chat_template"] = ("chat_template.jinja", CHAT_TEMPLATE)
@@ -88,9 +91,11 @@ def write_fake_bundle(
     return _write(
         folder,
         tokenizer,
-        FakeGraph(seed, (*reply_ids, END), ASSISTANT, step_seconds),
+        FakeGraph(seed, (*reply_ids, END), None if scores else ASSISTANT, step_seconds),
         files,
         family=family,
+        tasks=("score",) if scores else ("generate",),
+        labels=scores,
         image=image,
         context_length=context_length,
         cache=CacheLayout(1, 1, 1, "float32"),
