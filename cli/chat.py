@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewise.cli import console, interrupts
@@ -25,7 +27,10 @@ ASK = "> "
 
 
 def chat(
-    model: LanguageModel | SequenceModel, options: GenerationOptions, system: str | None
+    model: LanguageModel | SequenceModel,
+    options: GenerationOptions,
+    system: str | None,
+    images: Sequence[Path] = (),
 ) -> None:
     """Hold a conversation until the end of standard input.
 
@@ -34,6 +39,7 @@ def chat(
             by itself and nothing is remembered.
         options: How to generate.
         system: What the model is told first; None: nothing.
+        images: What the conversation is about, for a model that sees.
     """
     remembers = model.manifest.chat is not None and not options.raw
     beginning = [] if system is None else [{"role": "system", "content": system}]
@@ -50,7 +56,7 @@ def chat(
         elif line.strip():
             question = [*messages, {"role": "user", "content": line}]
             try:
-                answer = _answer(model, options, question if remembers else line)
+                answer = _answer(model, options, question if remembers else line, images)
             except EdgewiseError as error:
                 console.say(f"Error: {error} ({CLEAR} begins anew)")
                 continue
@@ -68,11 +74,14 @@ def _read_line() -> str | None:
 
 
 def _answer(
-    model: LanguageModel | SequenceModel, options: GenerationOptions, prompt: Prompt
+    model: LanguageModel | SequenceModel,
+    options: GenerationOptions,
+    prompt: Prompt,
+    images: Sequence[Path],
 ) -> str:
     """Stream an answer and return its text, as far as it came."""
     texts: list[str] = []
-    pieces = pieces_of(model, prompt, options)
+    pieces = pieces_of(model, prompt, options, images)
     try:
         with contextlib.closing(pieces):
             for piece in pieces:

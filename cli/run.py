@@ -161,7 +161,7 @@ def _generate(
 
     generator = cast("LanguageModel | SequenceModel", model)  # which is what has the task
     if prompt is None:
-        chat(generator, options, system)
+        chat(generator, options, system, images)
         return
     pieces = pieces_of(generator, prompt, options, images)
     if as_json and stream:

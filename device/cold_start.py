@@ -1,9 +1,9 @@
 """One short request, and one of full length, in a process of its own: what a device's start costs.
 
 Workflow: `measure_cold_start` starts ``python -m edgewise.device.cold_start``; that process loads
-the bundle, writes a line when the first token of a short prompt is there, reads and decodes as many
-tokens as it was told, and writes a line with its memory. The parent takes the time of the first
-line, so that the interpreter's own start counts.
+the bundle, writes a line when the first token of a short prompt is there (of an encoder, what it
+gives for one), reads and decodes as many tokens as it was told, and writes a line with its memory.
+The parent takes the time of the first line, so that the interpreter's own start counts.
 
 Rules: nothing but these lines, each one JSON object, goes to the child's stdout.
 """
@@ -17,10 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.process_memory import anonymous_rss_bytes, peak_rss_bytes
+
+if TYPE_CHECKING:
+    from edgewise.runtime.engine_timing import LoadedEngine
 
 PROMPT = "Hello"  # one user message where the bundle has a chat template
 USER_MISTAKE = 2  # exit code of the child for an EdgewiseError
@@ -106,24 +109,53 @@ def main(arguments: Sequence[str]) -> int:
 
 def _measured(path: Path, threads: int | None, prompt_tokens: int, new_tokens: int) -> None:
     begin = perf_counter()
-    from edgewise.runtime.options import GenerationOptions  # noqa: PLC0415 - is being measured
-    from edgewise.runtime.step_timing import (  # noqa: PLC0415 - as above
-        decode_seconds,
-        load_for_timing,
-        prefill_seconds,
-    )
+    from edgewise.runtime.engine_timing import load_with_engine  # noqa: PLC0415 - is being measured
 
-    timed = load_for_timing(path, threads=threads)
+    loaded = load_with_engine(path, threads=threads)
     load_seconds = perf_counter() - begin
-    with timed.model as model:
-        model.generate(PROMPT, GenerationOptions(max_tokens=1))
+    with loaded.model:
+        _answer_briefly(loaded)
         _tell({"load_seconds": load_seconds})
-        # Any ids do; these are in every vocabulary.
-        prefill_seconds(timed.backend, [0] * prompt_tokens)
-        decode_seconds(timed.backend, [0] * new_tokens, past=prompt_tokens)
+        _answer_at_length(loaded, prompt_tokens, new_tokens)
         _tell(
             {"peak_rss_bytes": peak_rss_bytes(), "anonymous_rss_bytes": anonymous_rss_bytes()},
         )
+
+
+def _answer_briefly(loaded: LoadedEngine) -> None:
+    from edgewise.runtime.engine_timing import encode_seconds  # noqa: PLC0415 - as above
+    from edgewise.runtime.options import GenerationOptions  # noqa: PLC0415 - as above
+
+    model: Any = loaded.model
+    if model.manifest.family == "encoder":
+        encode_seconds(loaded.engine, [model.tokenizer.encode(PROMPT)])
+    elif "generate" in model.manifest.tasks:
+        model.generate(PROMPT, GenerationOptions(max_tokens=1))
+    else:
+        model.score(PROMPT)
+
+
+def _answer_at_length(loaded: LoadedEngine, prompt_tokens: int, new_tokens: int) -> None:
+    from edgewise.runtime.engine_timing import (  # noqa: PLC0415 - as above
+        encode_seconds,
+        read_source_seconds,
+    )
+    from edgewise.runtime.step_timing import (  # noqa: PLC0415 - as above
+        decode_seconds,
+        prefill_seconds,
+    )
+
+    # Any ids do; these are in every vocabulary.
+    prompt, new = [0] * prompt_tokens, [0] * new_tokens
+    match loaded.model.manifest.family:
+        case "encoder":
+            encode_seconds(loaded.engine, [prompt])
+        case "encoder_decoder":
+            read_source_seconds(loaded.engine, prompt)
+            decode_seconds(loaded.engine, new, past=0)
+        case _:
+            prefill_seconds(loaded.engine, prompt)
+            decode_seconds(loaded.engine, new, past=prompt_tokens)
 
 
 def _tell(figures: dict[str, Any]) -> None:

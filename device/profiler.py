@@ -1,8 +1,8 @@
-"""Measures a bundle on the machine it lies on.
+"""Measures the bundle of a decoder on the machine it lies on.
 
 Workflow: `profile_bundle` starts a few fresh processes for load time, cold start and memory
-(cold_start.py), then loads the bundle itself and measures, round by round, the engine's prefill and
-decode at each depth of the cache, and decoding the way an application gets it.
+(start_figures.py), then loads the bundle itself and measures, round by round, the engine's prefill
+and decode at each depth of the cache, and decoding the way an application gets it.
 
 Rules: the engine's figures are taken with random token ids from a fixed seed and without sampling;
 "decode to text" goes through the same session as every answer, sampler and detokenizer included,
@@ -14,42 +14,24 @@ from __future__ import annotations
 
 import os
 import random
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from edgewise.common.errors import EdgewiseError
-from edgewise.device.cold_start import measure_cold_start
+from edgewise.device.spread import (
+    ProfilerError,
+    Progress,
+    Spread,
+    check_counts,
+    check_rounds,
+    tell_nobody,
+)
+from edgewise.device.start_figures import measure_starts
 from edgewise.runtime.bundle import Manifest, open_bundle
 
 DEFAULT_PROMPT_TOKENS = 512
 DEFAULT_NEW_TOKENS = 128
-COLD_STARTS = 3  # fresh processes, or as many as there are rounds if that is less
 SEED = 20_260_101
-ROUNDS_MAX = 1000
-
-Progress = Callable[[str, int, int], None]
-"""Told what happens: the stage ("start" or "measure"), steps done, steps in all."""
-
-
-class ProfilerError(EdgewiseError):
-    """A measurement that the bundle's context has no room for, or that makes no sense."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure that was measured several times."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """Summarize at least one value."""
-        return cls(statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
@@ -82,7 +64,7 @@ class BenchReport:
         rounds: Measurements of each speed.
         depths: The engine's speeds; the first is that of an empty cache.
         text_decode_tokens_per_second: Decoding with an empty cache as an application gets it:
-            sampling (greedy) and text included.
+            sampling (greedy) and text included; None where the model scores texts.
         load_seconds: Opening the bundle and loading the engine, in a fresh process.
         cold_start_seconds: From the start of a process to the first token of a short prompt; the
             files may be in the system's cache.
@@ -100,7 +82,7 @@ class BenchReport:
     new_tokens: int
     rounds: int
     depths: tuple[DepthFigures, ...]
-    text_decode_tokens_per_second: Spread
+    text_decode_tokens_per_second: Spread | None
     load_seconds: Spread
     cold_start_seconds: Spread
     peak_rss_bytes: int
@@ -135,25 +117,19 @@ def profile_bundle(
         ProfilerError: The numbers make no sense, or the context has no room for them.
         EdgewiseError: The bundle can not be loaded.
     """
-    report = progress if progress is not None else _silent
-    _check_rounds(rounds)
+    report = progress if progress is not None else tell_nobody
+    check_rounds(rounds)
     manifest = open_bundle(path).manifest
     lengths = _Lengths.settle(manifest, prompt_tokens, new_tokens, history)
-    starts = min(rounds, COLD_STARTS)
-    cold = []
-    for number in range(starts):
-        report("start", number, starts)
-        cold.append(
-            measure_cold_start(
-                Path(path),
-                threads=threads,
-                prompt_tokens=lengths.prompt,
-                new_tokens=lengths.new,
-            )
-        )
-    report("start", starts, starts)
+    starts = measure_starts(
+        Path(path),
+        rounds=rounds,
+        threads=threads,
+        prompt_tokens=lengths.prompt,
+        new_tokens=lengths.new,
+        progress=report,
+    )
     speeds = _measure_speeds(path, lengths, rounds, threads, report)
-    anonymous = [start.anonymous_rss_bytes for start in cold]
     return BenchReport(
         model_id=manifest.model_id,
         recipe=manifest.recipe,
@@ -165,10 +141,10 @@ def profile_bundle(
         rounds=rounds,
         depths=speeds.depths,
         text_decode_tokens_per_second=speeds.text_decode,
-        load_seconds=Spread.of([start.load_seconds for start in cold]),
-        cold_start_seconds=Spread.of([start.first_token_seconds for start in cold]),
-        peak_rss_bytes=max(start.peak_rss_bytes for start in cold),
-        anonymous_rss_bytes=max((count for count in anonymous if count is not None), default=None),
+        load_seconds=starts.load_seconds,
+        cold_start_seconds=starts.cold_start_seconds,
+        peak_rss_bytes=starts.peak_rss_bytes,
+        anonymous_rss_bytes=starts.anonymous_rss_bytes,
     )
 
 
@@ -189,9 +165,7 @@ class _Lengths:
         histories: Sequence[int],
     ) -> _Lengths:
         context = manifest.context_length
-        for name, value in (("prompt_tokens", prompt), ("new_tokens", new)):
-            if value is not None and value < 1:
-                raise ProfilerError(f"{name} is {value}; accepted: a whole number from 1.")
+        check_counts(prompt_tokens=prompt, new_tokens=new)
         if wrong := [value for value in histories if value < 0]:
             raise ProfilerError(f"history is {wrong[0]}; accepted: a whole number from 0.")
         deepest = max(histories, default=0)
@@ -212,7 +186,7 @@ class _Lengths:
 class _Speeds:
     threads: int
     depths: tuple[DepthFigures, ...]
-    text_decode: Spread
+    text_decode: Spread | None
 
 
 def _measure_speeds(
@@ -238,6 +212,7 @@ def _measure_speeds(
     def random_ids(count: int) -> list[int]:
         return [source.randrange(backend.vocabulary_size) for _ in range(count)]
 
+    generates = "generate" in loaded.model.manifest.tasks
     with loaded.model:
         # The first steps allocate, bind and warm caches; they stand for no later one.
         prefill_seconds(backend, random_ids(lengths.prompt))
@@ -254,17 +229,8 @@ def _measure_speeds(
                 decodes.append(
                     lengths.new / decode_seconds(backend, random_ids(lengths.new), past=past)
                 )
-                if not history:
+                if not history and generates:
                     texts.append(text_decode_rate(loaded, ids, new_tokens=lengths.new))
                 report("measure", place * rounds + number + 1, steps)
             depths.append(DepthFigures(history, Spread.of(prefills), Spread.of(decodes)))
-    return _Speeds(loaded.threads, tuple(depths), Spread.of(texts))
-
-
-def _check_rounds(rounds: int) -> None:
-    if not 1 <= rounds <= ROUNDS_MAX:
-        raise ProfilerError(f"rounds is {rounds}; accepted: a whole number from 1 to {ROUNDS_MAX}.")
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Report to nobody."""
+    return _Speeds(loaded.threads, tuple(depths), Spread.of(texts) if texts else None)

@@ -18,6 +18,10 @@ from edgewise.exporter.models.decoder import DecoderConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.runtime.bundle import SamplingDefaults, SpecialTokens
 
+# What onnxruntime-genai calls a type by another name: its own "gpt2" has a cache of another shape,
+# "decoder" is whatever has the inputs and outputs that are written here.
+TYPES = {"gpt2": "decoder", "phi-msft": "phi"}
+
 
 def genai_config(
     plan: ExportPlan, tokens: SpecialTokens, defaults: SamplingDefaults, graph_file: str
@@ -35,7 +39,7 @@ def genai_config(
         raise TypeError(f"{plan.model_id} is no decoder, which is all that genai reads")
     config = {
         "model": {
-            "type": plan.architecture,
+            "type": TYPES.get(plan.architecture, plan.architecture),
             "vocab_size": configuration.vocabulary_size,
             "context_length": plan.context_length,
             **_token_ids(tokens),

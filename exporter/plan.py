@@ -36,7 +36,7 @@ RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version w
 # encoder reads them once for a whole text, gains nothing and loses directions (MiniLM: a cosine of
 # 0.97 in place of 0.998).
 ENCODER_RECIPE = "int8"
-HEAD_SIZE_MULTIPLE = 16  # features; onnxruntime's GroupQueryAttention rotates only such heads
+HEAD_SIZE_MULTIPLE = 8  # features; onnxruntime's GroupQueryAttention takes only such heads
 
 
 class PlanError(EdgewiseError):
@@ -231,12 +231,12 @@ def _check_held(family: Family, configuration: Configuration, runtime: str) -> N
         )
     c = configuration
     decoder = c.text if isinstance(c, VisionLanguageConfiguration) else c
-    rotates = isinstance(decoder, DecoderConfiguration) and decoder.rotary is not None
-    if rotates and decoder.head_size % HEAD_SIZE_MULTIPLE:
+    is_held = runtime != "onnx" or not isinstance(decoder, DecoderConfiguration)
+    if not is_held and decoder.head_size % HEAD_SIZE_MULTIPLE:
         raise PlanError(
             f"the attention heads of this model have {decoder.head_size} features; "
-            f"onnxruntime rotates heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
-            "Choose another checkpoint"
+            f"onnxruntime attends to heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
+            "Use --format tflite"
         )
 
 

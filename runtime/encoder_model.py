@@ -37,7 +37,11 @@ class EncoderModel(Model):
         super().__init__(bundle, backend, tokenizer)
         self._backend = backend
         self._session = EncoderSession(
-            backend, tokenizer, _tokens_of(bundle), labels=bundle.manifest.labels
+            backend,
+            tokenizer,
+            _tokens_of(bundle),
+            labels=bundle.manifest.labels,
+            sampled_vocabulary=bundle.manifest.sampled_vocabulary,
         )
 
     @property

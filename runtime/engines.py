@@ -28,6 +28,10 @@ _ENGINES: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
 }
 
 
+# Of a decoder whose graph gives its cache back longer than it took it; ONNX only.
+_GROWING = ("onnx_growing", "OnnxGrowingBackend.open")
+
+
 class EngineFactory(Protocol):
     """Makes the engine of a bundle; what it fulfils in protocol.py follows from the family."""
 
@@ -54,6 +58,8 @@ def engine_factory(manifest: Manifest) -> EngineFactory:
             " `litert-lm run`, or export with --format tflite for this runtime"
         )
     found = _ENGINES.get((manifest.family, manifest.runtime))
+    if manifest.cache is not None and manifest.cache.update == "concatenated":
+        found = _GROWING
     if found is None:
         accepted = [runtime for family, runtime in _ENGINES if family == manifest.family]
         raise ModelError(

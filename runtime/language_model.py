@@ -85,6 +85,24 @@ class LanguageModel(Model):
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt, options))
 
+    def score(self, prompt: str | Messages) -> dict[str, float]:
+        """Return the numbers of a scoring head at the prompt's last token, by label.
+
+        Args:
+            prompt: A text, which is read as it is, or messages, by the chat template.
+
+        Raises:
+            ChatError: As `stream`.
+            ContextError: The prompt is empty or longer than the context; both numbers are given.
+            TaskError: The bundle was not made to score.
+            ModelError: The model is closed, or this thread has a generation open.
+        """
+        self._require("score")
+        prompt_ids, _ = self._encode(prompt, raw=isinstance(prompt, str))
+        with self._turn():
+            scores = self._session.score(prompt_ids)
+        return dict(zip(self.manifest.labels, scores.tolist(), strict=True))
+
     def count_tokens(self, prompt: str | Messages, *, raw: bool = False) -> int:
         """Return how many tokens of the context a prompt takes, with its template.
 

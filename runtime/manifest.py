@@ -32,6 +32,7 @@ SAMPLE_MOMENT = "2026-01-01T12:00:00"  # ISO 8601 local time, for templates that
 Family = Literal["decoder", "encoder", "encoder_decoder", "vision_language"]
 Task = Literal["generate", "score", "fill-mask", "classify", "token-classify", "embed"]
 CacheType = Literal["float32", "float16", "int8"]
+CacheUpdate = Literal["in_place", "concatenated"]
 RuntimeName = Literal[
     "onnx", "tflite", "litertlm", "fake"
 ]  # "fake": backends/fake.py, for tests without a model
@@ -65,6 +66,8 @@ class CacheLayout:
     past_value_name: str = "past_key_values.{layer}.value"
     present_key_name: str = "present.{layer}.key"  # graph outputs
     present_value_name: str = "present.{layer}.value"
+    # Whether past and present are the same memory, or present is past with the new tokens behind.
+    update: CacheUpdate = "in_place"
 
 
 @dataclass(frozen=True)

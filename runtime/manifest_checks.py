@@ -75,6 +75,9 @@ def contradictions(manifest: Manifest) -> Iterator[str]:
     yield from _task_faults(manifest)
     if manifest.cache is not None:
         yield from _cache_faults(manifest.cache)
+        kind = f"{manifest.family} for {manifest.runtime}"
+        if manifest.cache.update == "concatenated" and kind != "decoder for onnx":
+            yield f"cache.update is concatenated, which no {kind} does; accepted: in_place"
     yield from _image_faults(manifest)
     yield from _file_faults(manifest)
     yield from _token_faults(manifest)
@@ -117,6 +120,8 @@ def _task_faults(manifest: Manifest) -> Iterator[str]:
     for task in tasks:
         if task in TASKS_WITH_LOGITS and LOGITS not in manifest.outputs:
             yield f"the task {task} needs the output {LOGITS}"
+    if {"generate", "score"} <= set(tasks):
+        yield "tasks holds generate and score, but the logits are of words or of labels"
     labelled = [task for task in tasks if task in TASKS_WITH_LABELS]
     if labelled and (not all(manifest.labels) or not manifest.labels):
         yield f"the task {labelled[0]} needs labels, none of them empty"

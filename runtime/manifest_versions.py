@@ -20,6 +20,7 @@ _NEW_IN_2: Mapping[str, object] = {
     "image": None,
     "stop": [],
 }
+_CACHE_NEW_IN_2: Mapping[str, object] = {"update": "in_place"}
 _TOKENS_NEW_IN_2: Mapping[str, object] = {
     "start": None,
     "mask": None,
@@ -54,6 +55,9 @@ def _from_1(value: Mapping[str, object], where: str, problems: list[str]) -> Map
         result["tasks"] = [value["task"]]
     if "vocabulary_size" in value:
         result["sampled_vocabulary"] = value["vocabulary_size"]
+    cache = value.get("cache")
+    if isinstance(cache, dict):
+        result["cache"] = {**cache, **_CACHE_NEW_IN_2}
     tokens = value.get("tokens")
     if isinstance(tokens, dict):
         result["tokens"] = {**tokens, **_TOKENS_NEW_IN_2}

@@ -13,17 +13,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from edgewise.runtime.backends.protocol import Backend
-from edgewise.runtime.bundle import Bundle
-from edgewise.runtime.engines import engine_factory
+from edgewise.runtime.engine_timing import greedy_options, load_with_engine
 from edgewise.runtime.language_model import LanguageModel
-from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
-from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
 
 
@@ -46,22 +42,14 @@ def load_for_timing(path: str | os.PathLike[str], *, threads: int | None = None)
     Raises:
         EdgewiseError: As `load`.
     """
-    engines: list[tuple[Backend, int]] = []
-
-    def factory(bundle: Bundle, *, threads: int, capacity: int, **more: Any) -> Any:
-        make = engine_factory(bundle.manifest)
-        engine = make(bundle, threads=threads, capacity=capacity, **more)
-        engines.append((engine, threads))
-        return engine
-
-    model = load(path, threads=threads, backend=factory)
+    loaded = load_with_engine(path, threads=threads)
+    model = loaded.model
     if not isinstance(model, LanguageModel):
         model.close()
         raise ModelError(
             f"{model.manifest.model_id} is an {model.manifest.family}; accepted here: a decoder"
         )
-    engine, used_threads = engines[0]
-    return TimedModel(model, engine, used_threads)
+    return TimedModel(model, loaded.engine, loaded.threads)
 
 
 def prefill_seconds(
@@ -121,12 +109,5 @@ def text_decode_rate(timed: TimedModel, token_ids: Sequence[int], *, new_tokens:
     manifest = timed.model.manifest
     endless = dataclasses.replace(manifest, tokens=dataclasses.replace(manifest.tokens, end=()))
     session = DecoderSession(timed.backend, timed.model.tokenizer, endless)
-    greedy = GenerationOptions(
-        max_tokens=new_tokens + 1,
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        min_p=0.0,
-        repetition_penalty=1.0,
-    )
-    return session.generate(token_ids, greedy).statistics.decode_tokens_per_second
+    answer = session.generate(token_ids, greedy_options(new_tokens + 1))
+    return answer.statistics.decode_tokens_per_second

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewise.exporter.forecast import Forecast, forecast, read_configuration
+from edgewise.exporter.plan import PlanError
 from edgewise.firmware_profiles import Profile, available_profiles, load_profile
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,7 @@ MODELS = {
     "tinyllama-1.1b": "TinyLlama-1.1B",
     "phi-1_5": "Phi-1, Phi-1.5, TinyGSM",
     "phi-2": "Phi-2",
+    "llava-phi": "LLaVA-Phi",
     "phi-3-mini-4k": "Phi-3-mini-4k",
     "orca-2-7b": "Orca-2-7B",
     "orca-2-13b": "Orca-2-13B",
@@ -50,10 +52,10 @@ HEAD = """\
 # What fits which board
 
 Memory at the peak in GiB: weights by the recipe that the board takes by itself, the cache of up to
-{context} tokens in float32, what an encoder works with on its longest text, and the runtime. In
-brackets what the board leaves to a model. **no** says by how much it is too much, and a context
-that would fit if only the cache is too large. Sums of shapes, not measurements; `edgewise plan`
-makes them for any configuration, recipe and size of RAM.
+{context} tokens in float32, what an encoder works with on its longest text (a vision tower on an
+image), and the runtime. In brackets what the board leaves to a model. **no** says by how much it is
+too much, and a context that would fit if only the cache is too large. Sums of shapes, not
+measurements; `edgewise plan` makes them for any configuration, recipe and size of RAM.
 
 `scripts/fit_table.py` writes this page.
 """
@@ -86,7 +88,10 @@ def document() -> str:
 
 
 def _forecast(config: dict[str, Any], board: Profile) -> Forecast:
-    found = forecast(config, board)
+    try:
+        found = forecast(config, board)
+    except PlanError:  # the board's own context holds no image
+        return forecast(config, board, context_length=CONTEXT)
     if found.plan.context_length > CONTEXT:
         found = forecast(config, board, context_length=CONTEXT)
     return found
@@ -97,7 +102,10 @@ def _cell(found: Forecast) -> str:
     if budget.fits:
         return f"{budget.total_bytes / GIBIBYTE:.2f}"
     cell = f"**no**, +{-found.spare_bytes / GIBIBYTE:.2f}"
-    return f"{cell}; {budget.largest_context} tokens fit" if budget.largest_context else cell
+    context = budget.largest_context
+    if found.plan.family == "vision_language" and context <= budget.working_tokens:
+        context = 0  # an image takes as many of it
+    return f"{cell}; {context} tokens fit" if context else cell
 
 
 def main() -> int:

@@ -74,6 +74,18 @@ def write_tiny_gguf(case: Case, path: Path, type_of: Callable[[str], str]) -> Pa
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_rope_dimension_count(head_size)
+    add_tokenizer(writer, config["vocab_size"])
+    for tensor_name, values in case.tensors().items():
+        stored = _in_file_order(tensor_name, values, config)
+        kind = gguf.GGMLQuantizationType[type_of(tensor_name) if values.ndim == 2 else "F32"]
+        raw = gguf.quantize(stored, kind)
+        writer.add_tensor(_gguf_name(tensor_name), raw, raw_dtype=kind)
+    write_out(writer)
+    return path
+
+
+def add_tokenizer(writer: gguf.GGUFWriter, count: int) -> None:
+    """Add a byte-level BPE with two merges, and a chat template."""
     special = ["<begin>", "<end>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     writer.add_tokenizer_model("gpt2")
@@ -81,23 +93,21 @@ def write_tiny_gguf(case: Case, path: Path, type_of: Callable[[str], str]) -> Pa
     merges = ["Ġ t", "h e"]
     normal = [*alphabet, *(merge.replace(" ", "") for merge in merges)]
     # As many tokens as rows: what is no token we never choose, and other programs do.
-    normal += [f"filler{index}" for index in range(config["vocab_size"] - len(special + normal))]
+    normal += [f"filler{index}" for index in range(count - len(special + normal))]
     writer.add_token_list([*special, *normal])
     writer.add_token_types([3] * len(special) + [1] * len(normal))
     writer.add_token_merges(merges)
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_chat_template("{{ messages[0]['content'] }}")
-    for tensor_name, values in case.tensors().items():
-        stored = _in_file_order(tensor_name, values, config)
-        kind = gguf.GGMLQuantizationType[type_of(tensor_name) if values.ndim == 2 else "F32"]
-        raw = gguf.quantize(stored, kind)
-        writer.add_tensor(_gguf_name(tensor_name), raw, raw_dtype=kind)
+
+
+def write_out(writer: gguf.GGUFWriter) -> None:
+    """Write the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def _gguf_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """Rebuilds a Hugging Face configuration from the fields of a GGUF file.
 
 Rules: a key is given only if the file says it or the architecture fixes it; a feature that the
-configuration could not express, as experts or a partly rotated head, is refused.
+configuration could not express, as experts or a rotation that it has no word for, is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edgewise.exporter.checkpoint.gguf_fields import GgufFields
 from edgewise.exporter.checkpoint.gguf_header import TensorEntry
 from edgewise.exporter.checkpoint.rotary_configuration import DEFAULT_THETA
 
+GEMMA_3_27B_LAYERS = 62
 REQUIRED = {  # config.json's key -> GGUF's, below the architecture's name
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -73,8 +74,8 @@ def rebuild_configuration(
     head_size = fields.integer(key("attention.key_length"))
     if head_size is not None:
         config["head_dim"] = head_size
-    _check_head(fields, key, head_size or config["hidden_size"] // heads)
-    epsilon = key("attention.layer_norm_rms_epsilon")
+    rotated = _checked_head(fields, key, architecture, head_size or config["hidden_size"] // heads)
+    epsilon = key(architecture.epsilon)
     theta = fields.number(key("rope.freq_base"))
     if theta is not None and theta <= 0:
         raise CheckpointError(f"{fields.file_name} has {key('rope.freq_base')} = {theta}.")
@@ -86,8 +87,10 @@ def rebuild_configuration(
         "tie_word_embeddings": "output.weight" not in entries,
         "attention_bias": "blk.0.attn_q.bias" in entries,
         "mlp_bias": "blk.0.ffn_gate.bias" in entries,
+        **rotated,
         **architecture.constants,
     }
+    _check_gemmas_scale(fields, config)
     window = fields.integer(key("attention.sliding_window"))
     if window:
         config["sliding_window"] = window
@@ -95,7 +98,7 @@ def rebuild_configuration(
         identifier = fields.integer(f"tokenizer.ggml.{name}_token_id")
         if identifier is not None:
             config[f"{'pad' if name == 'padding' else name}_token_id"] = identifier
-    return config
+    return {architecture.keys.get(name, name): value for name, value in config.items()}
 
 
 def rebuild_generation(fields: GgufFields, end_token_ids: tuple[int, ...]) -> dict[str, Any]:
@@ -113,18 +116,39 @@ def rebuild_generation(fields: GgufFields, end_token_ids: tuple[int, ...]) -> di
     return {**generation, "eos_token_id": list(end_token_ids)}
 
 
-def _check_head(fields: GgufFields, key: Any, head_size: int) -> None:
+def _checked_head(
+    fields: GgufFields, key: Any, architecture: GgufArchitecture, head_size: int
+) -> dict[str, Any]:
+    """Return how much of a head rotates, where the architecture lets it be a part."""
     value_size = fields.integer(key("attention.value_length"))
     if value_size not in (None, head_size):
         raise CheckpointError(
             f"{fields.file_name} has heads of {head_size} for keys and {value_size} for values; "
             "equal sizes are accepted."
         )
+    if architecture.rotates == "nothing":
+        return {}
     rotated = fields.integer(key("rope.dimension_count"))
-    if rotated not in (None, head_size) or head_size % 2 or not head_size:
+    if architecture.rotates == "a part of heads":
+        rotated = head_size if rotated is None else rotated
+        if head_size and 0 < rotated <= head_size and rotated % 2 == 0:
+            return {"partial_rotary_factor": rotated / head_size}
+        accepted = "an even number of them is accepted"
+    elif rotated in (None, head_size) and head_size and head_size % 2 == 0:
+        return {}
+    else:
+        accepted = "all of an even number are accepted"
+    raise CheckpointError(
+        f"{fields.file_name} rotates {rotated} of the {head_size} values of a head; {accepted}."
+    )
+
+
+def _check_gemmas_scale(fields: GgufFields, config: dict[str, Any]) -> None:
+    """Refuse the one Gemma 3 whose scores have another scale, which the file does not say."""
+    if config["model_type"] == "gemma3_text" and config["num_hidden_layers"] == GEMMA_3_27B_LAYERS:
         raise CheckpointError(
-            f"{fields.file_name} rotates {rotated} of the {head_size} values of a head; "
-            "all of an even number are accepted."
+            f"{fields.file_name} is Gemma 3 27B, which scales its scores in a way that GGUF does "
+            "not state. Give the Hugging Face folder instead."
         )
 
 

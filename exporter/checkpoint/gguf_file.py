@@ -28,6 +28,10 @@ from edgewise.exporter.checkpoint.llama3_rotary import llama3_scaling
 from edgewise.exporter.checkpoint.mapped_file import MappedFile
 
 ROTARY_FACTORS = "rope_freqs.weight"
+LONG_ROTARY_FACTORS = {
+    "rope_factors_short.weight": "short_factor",
+    "rope_factors_long.weight": "long_factor",
+}
 _IN_LAYER = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)\.(weight|bias)")
 _OUTSIDE = re.compile(r"([a-z0-9_]+)\.(weight|bias)")
 
@@ -57,8 +61,11 @@ def _open(file: MappedFile, origin_name: str) -> Checkpoint:
     architecture = _architecture_of(fields)
     config = rebuild_configuration(fields, architecture, header.tensors)
     tensors, rotary_factors = _named_tensors(file, header, architecture, config)
-    if rotary_factors is not None:
-        config["rope_scaling"] = _scaling_from(rotary_factors, config["rope_theta"])
+    if ROTARY_FACTORS in rotary_factors:
+        factors = rotary_factors[ROTARY_FACTORS]
+        config["rope_scaling"] = _scaling_from(factors, config["rope_theta"])
+    elif rotary_factors:
+        config["rope_scaling"] = _long_scaling(fields, architecture, rotary_factors)
     tokenizer = rebuild_tokenizer(fields, config["vocab_size"])
     return Checkpoint(
         origin=Origin(
@@ -98,7 +105,7 @@ def _huggingface_name(name: str, architecture: GgufArchitecture) -> tuple[str, b
         layer, part, kind = match.groups()
         known = architecture.layer_names.get(part)
         rotated = part in architecture.rotated
-        return (f"model.layers.{layer}.{known}.{kind}", rotated) if known else None
+        return (f"{architecture.layers}.{layer}.{known}.{kind}", rotated) if known else None
     if match := _OUTSIDE.fullmatch(name):
         known = architecture.outer_names.get(match[1])
         return (f"{known}.{match[2]}", False) if known else None
@@ -110,22 +117,25 @@ def _named_tensors(
     header: GgufHeader,
     architecture: GgufArchitecture,
     config: Mapping[str, Any],
-) -> tuple[dict[str, GgufTensor], GgufTensor | None]:
-    """Return the tensors by Hugging Face's names, and the rotary factors if there are any."""
-    head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+) -> tuple[dict[str, GgufTensor], dict[str, GgufTensor]]:
+    """Return the tensors by Hugging Face's names, and rotary factors by GGUF's."""
     tensors: dict[str, GgufTensor] = {}
-    rotary_factors = None
+    rotary_factors: dict[str, GgufTensor] = {}
     unknown = []
     for entry in header.tensors.values():
-        if entry.name == ROTARY_FACTORS:
-            rotary_factors = _tensor(file, entry, entry.name, None)
+        if entry.name in (ROTARY_FACTORS, *LONG_ROTARY_FACTORS):
+            rotary_factors[entry.name] = _tensor(file, entry, entry.name, None)
+            continue
+        if parts := _unpacked(file, entry, architecture, config):
+            tensors |= {part.name: part for part in parts}
             continue
         named = _huggingface_name(entry.name, architecture)
         if not named:
             unknown.append(entry.name)
             continue
         name, rotated = named
-        if rotated and entry.shape[0] % head_size:
+        head_size = _head_size(config) if rotated else 1
+        if entry.shape[0] % head_size:
             raise CheckpointError(
                 f"{file.path.name}: tensor {entry.name} has {entry.shape[0]} rows, "
                 f"no whole number of heads of {head_size}."
@@ -137,6 +147,34 @@ def _named_tensors(
             f"know: {listed(unknown)}."
         )
     return tensors, rotary_factors
+
+
+def _unpacked(
+    file: MappedFile, entry: TensorEntry, architecture: GgufArchitecture, config: Mapping[str, Any]
+) -> list[GgufTensor]:
+    """Return queries, keys and values apart where one tensor holds all three, else nothing."""
+    match = _IN_LAYER.fullmatch(entry.name)
+    names = architecture.packed.get(match[2]) if match else None
+    if match is None or names is None:
+        return []
+    head_size = _head_size(config)
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    counts = [head_size * count for count in (heads, groups, groups)]
+    if entry.shape[0] != sum(counts):
+        raise CheckpointError(
+            f"{file.path.name}: tensor {entry.name} has {entry.shape[0]} rows, not the "
+            f"{sum(counts)} of queries, keys and values."
+        )
+    whole = _tensor(file, entry, entry.name, None)
+    ends = [sum(counts[: index + 1]) for index in range(3)]
+    return [
+        whole.rows(f"{architecture.layers}.{match[1]}.{name}.{match[3]}", end - count, end)
+        for name, count, end in zip(names, counts, ends, strict=True)
+    ]
+
+
+def _head_size(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
 def _tensor(
@@ -156,3 +194,23 @@ def _scaling_from(rotary_factors: GgufTensor, theta: float) -> dict[str, Any] | 
             "another way than llama 3 does. Give the Hugging Face folder instead."
         )
     return scaling
+
+
+def _long_scaling(
+    fields: GgufFields, architecture: GgufArchitecture, factors: Mapping[str, GgufTensor]
+) -> dict[str, Any]:
+    """Return the rotary scaling of a long-context file, which has factors for both lengths."""
+    if missing := sorted(set(LONG_ROTARY_FACTORS) - set(factors)):
+        raise CheckpointError(f"{fields.file_name} lacks {listed(missing)}.")
+    scaling: dict[str, Any] = {
+        LONG_ROTARY_FACTORS[name]: tensor.read().reshape(-1).tolist()
+        for name, tensor in factors.items()
+    }
+    original = f"{architecture.name}.rope.scaling.original_context_length"
+    scaling["original_max_position_embeddings"] = fields.required(
+        fields.integer(original), original
+    )
+    factor = fields.number(f"{architecture.name}.rope.scaling.attn_factor")
+    if factor is not None:
+        scaling["attention_factor"] = factor
+    return {"rope_type": "longrope", **scaling}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.exporter.checkpoint.checkpoint import checked_rows
+from edgewise.exporter.checkpoint.errors import CheckpointError
 from edgewise.exporter.checkpoint.gguf_blocks import Block, decode_rows
 from edgewise.exporter.checkpoint.mapped_file import MappedFile
 
@@ -51,6 +52,20 @@ class GgufTensor:
             return None
         start, stop = checked_rows(self.shape[0], start, stop)
         return self._raw_rows(start, stop)
+
+    def rows(self, name: str, start: int, stop: int) -> GgufTensor:
+        """Return rows of it as a tensor of its own.
+
+        Raises:
+            CheckpointError: They do not begin and end with whole blocks.
+        """
+        values = math.prod(self.shape[1:])
+        if values * start % self.block.values or values * stop % self.block.values:
+            raise CheckpointError(
+                f"{self.file.path.name}: rows {start}:{stop} of {self.name} are no whole blocks."
+            )
+        offset = self.offset + values * start // self.block.values * self.block.size
+        return GgufTensor(name, (stop - start, *self.shape[1:]), self.block, self.file, offset)
 
     def _read_vector(self, start: int, stop: int) -> NDArray[np.float32]:
         """A vector's elements are its rows, and a block may hold many of them: decode it whole."""

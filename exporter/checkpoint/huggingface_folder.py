@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from edgewise.exporter.checkpoint.base_model_names import with_base_prefix
 from edgewise.exporter.checkpoint.checkpoint import Checkpoint, Origin
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.huggingface_tokenizer import read_tokenizer
@@ -77,7 +78,8 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
     image_processor = read_json(image_path) if image_path.is_file() else {}
     with ExitStack() as opened:
         stored = _open_weights(folder, opened)
-        tensors = {_current_name(name): tensor for name, tensor in stored.items()}
+        current = {_current_name(name): tensor for name, tensor in stored.items()}
+        tensors = with_base_prefix(current, config["model_type"])
         close = opened.pop_all().close
     return Checkpoint(
         origin=Origin(

@@ -38,6 +38,7 @@ from edgewise.exporter.graph.onnx_operations import (
     OnnxOperations,
 )
 from edgewise.exporter.graph.onnx_weights import WeightFile
+from edgewise.exporter.models.decoder import DecoderConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Loaded, Progress
 from edgewise.runtime.bundle import Bundle
@@ -96,9 +97,14 @@ def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
 
 
 def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
-    """Return the first onnxruntime with every operator form of the graphs."""
-    del plan
-    return {"onnxruntime": "1.23"}
+    """Return the first onnxruntime with every operator form of the graphs.
+
+    Before 1.24 a window reached one token further.
+    """
+    c = plan.configuration
+    windows = c.windows if isinstance(c, DecoderConfiguration) else ()
+    has_window = any(window and window < plan.context_length for window in windows)
+    return {"onnxruntime": "1.24" if has_window else "1.23"}
 
 
 def build(checkpoint: Checkpoint, plan: ExportPlan, folder: Path, progress: Progress) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgewise.common.strict_json import decode_object
 from edgewise.runtime.backends.protocol import BackendError
-from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.bundle import Bundle, logits_size
 from edgewise.runtime.dataclass_json import read_dataclass
 
 Graph = TypeVar("Graph")
@@ -49,6 +49,7 @@ class FakeBackend:
         self,
         *,
         vocabulary_size: int,
+        tokens: int | None = None,
         slots: int = 1,
         capacity: int = 256,
         graph: FakeGraph | None = None,
@@ -57,11 +58,13 @@ class FakeBackend:
 
         Args:
             vocabulary_size: Length of a row of logits.
+            tokens: Ids that it knows; None: as many as logits, which a scoring head has fewer of.
             slots: Sequences held at once.
             capacity: Tokens a slot can hold.
             graph: How to answer; by default from the hash alone.
         """
         self.vocabulary_size = vocabulary_size
+        self._tokens = vocabulary_size if tokens is None else tokens
         self.slots = slots
         self.capacity = capacity
         self._graph = FakeGraph() if graph is None else graph
@@ -80,8 +83,14 @@ class FakeBackend:
         """
         del threads
         graph = read_graph(FakeGraph, bundle)
-        size = bundle.manifest.vocabulary_size
-        return cls(vocabulary_size=size, slots=slots, capacity=capacity, graph=graph)
+        manifest = bundle.manifest
+        return cls(
+            vocabulary_size=logits_size(manifest),
+            tokens=manifest.vocabulary_size,
+            slots=slots,
+            capacity=capacity,
+            graph=graph,
+        )
 
     def step(
         self,
@@ -143,7 +152,7 @@ class FakeBackend:
             raise ValueError(f"{count} of {len(token_ids)} tokens are said to be real")
         if past + count > self.capacity:
             raise ValueError(f"{past} + {count} tokens in a slot of {self.capacity}")
-        if not all(0 <= token < self.vocabulary_size for token in token_ids[:count]):
+        if not all(0 <= token < self._tokens for token in token_ids[:count]):
             raise ValueError(f"a token of {token_ids} is outside the vocabulary")
         history[past:] = token_ids
         return self.logits_after([*self._source_of(slot), *history[: past + count]])

@@ -61,6 +61,7 @@ def write_fake_bundle(
     stop: tuple[str, ...] = (),
     sampled_vocabulary: int | None = None,
     image: ImageLayout | None = None,
+    scores: tuple[str, ...] = (),
 ) -> Path:
     """Write the bundle of a decoder.
 
@@ -75,12 +76,14 @@ def write_fake_bundle(
         stop: The stop texts of its prompt format.
         sampled_vocabulary: Ids from here on are padding rows; None: there are none.
         image: How it reads images, which makes it a vision-language model; None: not at all.
+        scores: Labels of a scoring head in place of words.
 
     Returns:
         The folder.
     """
     tokenizer = byte_tokenizer(SPECIAL_TOKENS)
-    reply_ids = tokenizer.encode(reply, add_special_tokens=False).ids
+    # A scoring head has no token that could reply.
+    reply_ids = [] if scores else tokenizer.encode(reply, add_special_tokens=False).ids
     files = {}
     if chat:
         files["chat_template"] = ("chat_template.jinja", CHAT_TEMPLATE)
@@ -88,9 +91,11 @@ def write_fake_bundle(
     return _write(
         folder,
         tokenizer,
-        FakeGraph(seed, (*reply_ids, END), ASSISTANT, step_seconds),
+        FakeGraph(seed, (*reply_ids, END), None if scores else ASSISTANT, step_seconds),
         files,
         family=family,
+        tasks=("score",) if scores else ("generate",),
+        labels=scores,
         image=image,
         context_length=context_length,
         cache=CacheLayout(1, 1, 1, "float32"),
@@ -199,6 +204,7 @@ def write_fake_encoder_bundle(
     labels: tuple[str, ...] = (),
     pooling: Literal["mean", "first"] = "mean",
     features: int = 8,
+    sampled_vocabulary: int | None = None,
     seed: int = 0,
     context_length: int = 64,
     step_seconds: float = 0.0,
@@ -211,6 +217,7 @@ def write_fake_encoder_bundle(
         labels: Of "classify" and "token-classify".
         pooling: Of "embed".
         features: Length of a vector.
+        sampled_vocabulary: Ids from here on are padding rows; None: there are none.
         seed: Of the hash that gives all numbers.
         context_length: Tokens of a text.
         step_seconds: How long each call of the engine takes.
@@ -241,6 +248,7 @@ def write_fake_encoder_bundle(
         cache=None,
         outputs=outputs,
         labels=labels,
+        sampled_vocabulary=sampled_vocabulary,
         pooling=pooling if "embed" in tasks else None,
         tokens=SpecialTokens(
             beginning=CLS,

@@ -158,12 +158,10 @@ class _RowsBinding:
         self._logits = np.empty((len(cache[0]), 1, vocabulary_size), np.float32)
         for past, present, rows in zip(past_names, present_names, cache, strict=True):
             # Wraps the array's own memory: past and present are the same bytes.
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(rows)
+            value = ort_value(rows)
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_ortvalue_output(present, value)
-        self._binding.bind_ortvalue_output(
-            LOGITS, onnxruntime.OrtValue.ortvalue_from_numpy(self._logits)
-        )
+        self._binding.bind_ortvalue_output(LOGITS, ort_value(self._logits))
 
     def run(self, name: str, new: NDArray[Any], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         self._binding.bind_cpu_input(name, np.ascontiguousarray(new))
@@ -176,6 +174,11 @@ class _RowsBinding:
                 f"tokens: {error}"
             ) from error
         return self._logits[:, 0]
+
+
+def ort_value(array: NDArray[Any]) -> Any:
+    """Return a value of onnxruntime over an array's own memory, which it keeps alive."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def cache_bytes(layer: NDArray[np.float32], tokens: int) -> int:

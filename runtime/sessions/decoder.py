@@ -158,6 +158,34 @@ class DecoderSession:
             encoding_seconds=encoding_seconds,
         )
 
+    def score(self, prompt_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return what a scoring head gives at the last token: float32 [labels].
+
+        Args:
+            prompt_ids: As `generate_step` takes them.
+
+        Raises:
+            ContextError: The text is empty or longer than the context.
+            NoFreeSlotError: Every slot is held.
+        """
+        found: list[NDArray[np.float32]] = []
+
+        def keep(logits: NDArray[np.float32]) -> int:
+            found.append(logits.copy())
+            return 0
+
+        # One choice is made, at the end of the prompt; nothing is fed after it.
+        for _ in generate_step(
+            self._backend,
+            self.slots,
+            prompt_ids,
+            keep,
+            max_tokens=1,
+            prefill_chunk=self._prefill_chunk,
+        ):
+            pass
+        return found[0]
+
     def generate(
         self, prompt_ids: Sequence[int], options: GenerationOptions, *, continues: bool = False
     ) -> Generation:

@@ -79,6 +79,8 @@ class EncoderSession:
         tokenizer: TextEncoder,
         tokens: EncoderTokens,
         labels: Sequence[str] = (),
+        *,
+        sampled_vocabulary: int | None = None,
     ) -> None:
         """Join an engine and a tokenizer.
 
@@ -87,11 +89,13 @@ class EncoderSession:
             tokenizer: Of the same model.
             tokens: Ids around texts.
             labels: What the logits of a classifier mean, in order.
+            sampled_vocabulary: Ids from here on are padding rows and no guess; None: all may be.
         """
         self._backend = backend
         self._tokenizer = tokenizer
         self._tokens = tokens
         self._labels = tuple(labels)
+        self._vocabulary = sampled_vocabulary
 
     def embed(
         self,
@@ -183,7 +187,7 @@ class EncoderSession:
         logits = next(iter(self._results([text], LOGITS)))
         answers = []
         for place in places:
-            probabilities = _softmax(logits[place])
+            probabilities = _softmax(logits[place][: self._vocabulary])
             best = np.argsort(-probabilities, kind="stable")[:count]
             answers.append(
                 [

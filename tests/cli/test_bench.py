@@ -6,6 +6,11 @@ import json
 
 import pytest
 
+from edgewise.runtime.backends.fake_bundle import (
+    write_fake_encoder_bundle,
+    write_fake_sequence_bundle,
+)
+
 SPREAD = {"median": float, "least": float, "most": float}
 REPORT = {
     "model_id": str,
@@ -84,3 +89,34 @@ def test_numbers_that_make_no_sense(edgewise, bundle, options, expected):
 
 def test_a_bundle_that_is_not_there(edgewise, tmp_path):
     assert "is not a folder" in edgewise("bench", tmp_path / "none").mistake()
+
+
+def test_an_encoder_has_a_table_of_lengths(edgewise, tmp_path):
+    bundle = write_fake_encoder_bundle(tmp_path / "b")
+    result = edgewise("bench", bundle, "--length", "4", "--length", "9", "--rounds", "1")
+    assert result.code == 0
+    first, *lines = result.out.splitlines()
+    assert first == "fake, fp32, fake, 1 thread; batches of 8, 1 round"
+    assert [line.strip().split("  ")[0] for line in lines] == [
+        "4 tokens, one text",
+        "4 tokens, batches",
+        "9 tokens, one text",
+        "9 tokens, batches",
+        "load",
+        "cold start to first token",
+        "peak RSS",
+        "anonymous RSS",
+    ]
+    assert ", p90 " in lines[0]
+    assert " texts/s [" in lines[1]
+    assert "without meaning" in edgewise("bench", bundle, "--new-tokens", "3").mistake()
+
+
+def test_an_encoder_decoder_encodes_and_decodes(edgewise, tmp_path):
+    bundle = write_fake_sequence_bundle(tmp_path / "b")
+    result = edgewise("bench", bundle, *SMALL)
+    first, *lines = result.out.splitlines()
+    assert first == "fake, fp32, fake, 1 thread; 8 source tokens, 4 new tokens, 1 round"
+    assert [line.split()[0] for line in lines] == [
+        *("encode", "decode", "decode", "load", "cold", "peak", "anonymous")
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+from edgewise.runtime.backends.fake_bundle import write_fake_bundle, write_fake_vision_bundle
 
 PARIS = r"The capital of France is Paris .*\.\r\n"
 
@@ -58,6 +58,22 @@ def test_ctrl_c_cuts_an_answer_short_and_leaves_at_the_prompt(terminal, slow_bun
     screen.wait_for("> ")
     assert screen.press_until_it_ends("\x03") == 130
     assert "Traceback" not in screen.screen
+
+
+def test_a_conversation_about_an_image_goes_on_without_showing_it_again(terminal, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (3, 2), "red").save(tmp_path / "fox.png")
+    seeing = write_fake_vision_bundle(tmp_path / "llava", image_tokens=60, context_length=120)
+    screen = terminal("run", seeing, "--image", tmp_path / "fox.png")
+    screen.wait_for("> ")
+    screen.type("x\n")
+    screen.wait_for("A red fox in the snow")
+    screen.wait_for("> ")
+    screen.type("y" * 60 + "\n")  # behind the image, the first turn and its answer
+    screen.wait_for(r"Error: the prompt has \d+ tokens of text and 1 images of 60 tokens each")
+    screen.wait_for("> ")
+    screen.type("\x04")
+    assert screen.wait() == 0
 
 
 def test_a_system_text_without_a_template_is_said_to_be_left_out(terminal, tmp_path):

@@ -30,7 +30,7 @@ def examples_of(command):
 
 def ours(line):
     """Return the arguments of the `edgewise` in a shell line."""
-    match = re.search(r"(?:^|\| |\$\(|\s)edgewise(?P<rest>[^|>)]*)", line)
+    match = re.search(r"(?:^|\| |\$\(|\s)edgewise(?P<rest>(?:'[^']*'|\"[^\"]*\"|[^|>)])*)", line)
     assert match, line
     return shlex.split(match["rest"])
 

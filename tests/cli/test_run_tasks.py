@@ -9,6 +9,7 @@ from edgewise.cli import text_answers
 from edgewise.cli.text_answers import bar
 from edgewise.runtime import load
 from edgewise.runtime.backends.fake_bundle import (
+    write_fake_bundle,
     write_fake_encoder_bundle,
     write_fake_sequence_bundle,
     write_fake_vision_bundle,
@@ -237,3 +238,16 @@ def test_labelled_parts_are_marked_in_the_text(edgewise, tmp_path):
     ]
     pair = edgewise("run", folder, "x", "--text-pair", "y").mistake()
     assert "takes texts one by one; a pair was given" in pair
+
+
+def test_a_verifier_scores(edgewise, tmp_path):
+    folder = write_fake_bundle(tmp_path / "verifier", scores=("wrong", "right"))
+    with load(folder) as model:
+        expected = model.score("2 + 2 = 4")
+    value = json.loads(edgewise("run", folder, "2 + 2 = 4", "--json").out)
+    assert value["scores"] == [{"label": one, "score": s} for one, s in expected.items()]
+    rows = [line.split() for line in edgewise("run", folder, "2 + 2 = 4").out.splitlines()]
+    assert rows == [[one, f"{score:.4f}"] for one, score in expected.items()]
+    bench = edgewise("bench", folder, "--prompt-tokens", "4", "--new-tokens", "2", "--rounds", "1")
+    assert "prefill" in bench.out
+    assert "decode to text" not in bench.out

@@ -10,9 +10,10 @@ import sys
 import pytest
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.device import cold_start, profiler
+from edgewise.device import cold_start, start_figures
 from edgewise.device.cold_start import ColdStart, ColdStartError, measure_cold_start
-from edgewise.device.profiler import ProfilerError, Spread, profile_bundle
+from edgewise.device.profiler import profile_bundle
+from edgewise.device.spread import ProfilerError, Spread
 from edgewise.runtime.backends.fake import FakeBackend
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 
@@ -32,7 +33,7 @@ def no_processes(monkeypatch):
         number = len(calls)
         return ColdStart(float(number), 10.0 * number, 100 * number, 50 * number)
 
-    monkeypatch.setattr(profiler, "measure_cold_start", measure)
+    monkeypatch.setattr(start_figures, "measure_cold_start", measure)
     return calls
 
 
@@ -48,12 +49,6 @@ def steps(monkeypatch):
 
     monkeypatch.setattr(FakeBackend, "step", step)
     return recorded
-
-
-def test_a_spread_is_median_least_and_most():
-    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
-    assert Spread.of([4.0]) == Spread(4.0, 4.0, 4.0)
-    assert Spread.of([1.0, 2.0]).median == 1.5
 
 
 def test_every_step_is_where_it_should_be(bundle, no_processes, steps):
@@ -95,7 +90,7 @@ def test_figures_of_fresh_processes_are_summed_up(bundle, no_processes):
 
 def test_no_figure_of_anonymous_memory_is_none(bundle, monkeypatch):
     start = ColdStart(1.0, 2.0, 3, None)
-    monkeypatch.setattr(profiler, "measure_cold_start", lambda *_a, **_k: start)
+    monkeypatch.setattr(start_figures, "measure_cold_start", lambda *_a, **_k: start)
     assert profile_bundle(bundle, rounds=1, new_tokens=1).anonymous_rss_bytes is None
 
 

@@ -118,6 +118,15 @@ def test_labelled_parts_of_texts(mosquitto_5: Any, converse: Any, tmp_path: Path
     assert [vars(span) for span in found] == [vars(span) for span in expected]
 
 
+def test_scores_of_a_verifier(mosquitto_5: Any, converse: Any, tmp_path: Path) -> None:
+    folder = write_fake_bundle(tmp_path / "b", scores=("wrong", "right"))
+    with load(folder) as model, Requester(mosquitto_5.url, client="reader") as requester:
+        talk = converse(mosquitto_5, answering=model)
+        found = requester.score(talk.device, ["2 + 2 = 4", "x"])
+        assert found == [model.score("2 + 2 = 4"), model.score("x")]
+        talk.agent.stop()
+
+
 def test_the_requester_classifies(mosquitto_5: Any, converse: Any, classifier: Any) -> None:
     talk = converse(mosquitto_5, answering=classifier)
     texts = [f"text {number}" for number in range(20)]

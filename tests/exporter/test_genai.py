@@ -65,6 +65,20 @@ def test_a_bundle_generates_the_same_ids_in_onnxruntime_genai(tiny_folder, tmp_p
     assert_both_agree(report.bundle.path, PROMPTS, 16)
 
 
+@pytest.mark.parametrize(
+    "name", ["phi_half_rotary", "phi3_long_rope", "qwen3_tied", "gemma3_windows", "gpt2_tied"]
+)
+def test_a_bundle_of_every_other_family_does_too(tiny_folder, tmp_path, name):
+    report = export(
+        str(tiny_folder(name)),
+        profile="raspberry_pi_5",
+        output=tmp_path / "bundle",
+        recipe="fp32",
+        verification=False,
+    )
+    assert_both_agree(report.bundle.path, PROMPTS, 16)
+
+
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 def test_a_bundle_of_a_gguf_file_does_too(tmp_path, model_type):
     kinds = {"q_proj": "Q4_1", "k_proj": "Q8_0", "v_proj": "F16"}

@@ -58,7 +58,8 @@ def test_whatever_the_model_says_the_json_is_valid(byte_compiler, byte_tokenizer
     assert isinstance(value["degrees"], int)
     assert -9 <= value["degrees"] <= 99
     assert isinstance(value["open"], bool)
-    assert text == json.dumps(value, separators=(",", ":"))
+    written = text.replace(":-0,", ":0,")  # -0 is a number of JSON too
+    assert written == json.dumps(value, separators=(",", ":"))
     assert chosen <= 8 < total  # a choice a value; everything between them is forced
 
 

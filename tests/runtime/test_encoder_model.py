@@ -183,3 +183,11 @@ def test_threads_take_turns_and_closing_ends_it(tmp_path):
     model.close()
     with pytest.raises(ModelError, match="the model is closed"):
         model.embed(["a"])
+
+
+def test_padding_rows_of_the_vocabulary_are_no_guess(tmp_path):
+    folder = write_fake_encoder_bundle(tmp_path / "b", sampled_vocabulary=9)
+    with load(folder) as model:
+        (guesses,) = model.fill_mask("ab[MASK]", count=100)
+    assert sorted(guess.token_id for guess in guesses) == list(range(9))
+    assert sum(guess.probability for guess in guesses) == pytest.approx(1.0)

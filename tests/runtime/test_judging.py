@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from edgewise.runtime.backends.fake import hashed
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle, write_fake_encoder_bundle
 from edgewise.runtime.judging import judge
 from edgewise.runtime.loading import load
@@ -75,6 +76,17 @@ def test_numbers_of_a_vector_are_as_short_as_float32_allows(encoder):
     vectors = np.float32([one["vector"] for one in found])
     np.testing.assert_array_equal(vectors, model.embed(texts))
     assert max(len(str(number)) for one in found for number in one["vector"]) <= 16
+
+
+def test_scores_of_a_decoder(tmp_path):
+    with load(write_fake_bundle(tmp_path / "b", scores=("wrong", "right"))) as model:
+        found = checked(judge(model, "score", ["2 + 2 = 4", "x"]))
+        for text, one in zip(["2 + 2 = 4", "x"], found, strict=True):
+            scores = hashed(model.tokenizer.encode(text), 2, seed=0)
+            assert [score["score"] for score in one["scores"]] == scores.tolist()
+            assert [score["label"] for score in one["scores"]] == ["wrong", "right"]
+        with pytest.raises(OptionsError, match="takes texts one by one"):
+            judge(model, "score", [("a", "b")])
 
 
 def test_what_a_task_or_a_bundle_does_not_take_is_refused(encoder, tmp_path):

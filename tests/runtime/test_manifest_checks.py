@@ -67,6 +67,10 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         ({"tasks": ("score",)}, "the task score needs labels"),
         ({"cache": None}, "family is decoder, which needs a cache"),
         ({"cache": CacheLayout(0, 1, 8, "float32")}, "cache.layers is 0"),
+        (
+            {"runtime": "tflite", "cache": CacheLayout(2, 1, 8, "float32", update="concatenated")},
+            "cache.update is concatenated, which no decoder for tflite does; accepted: in_place",
+        ),
         ({"source_length": 8}, "family is decoder, which has no source_length"),
         ({"outputs": ("states",)}, "the task generate needs the output logits"),
         ({"outputs": ("logits", "logits")}, "outputs must hold at least one name, each once"),
