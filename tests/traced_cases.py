@@ -6,15 +6,27 @@ Written by oracle/write_traced_graphs.py.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models
 
 TRACED = Path(__file__).parent / "data" / "traced"
 DECODERS = ("gpt_neox", "opt_tied")
 CASES = (*DECODERS, "albert_features", "electra_classify")
+SPECIAL_TOKENS = {
+    "unk": "<unk>",
+    "bos": "<begin>",
+    "eos": "<end>",
+    "pad": "<pad>",
+    "cls": "<class>",
+    "sep": "<separator>",
+    "mask": "<mask>",
+}
 HEADS, HEAD_SIZE, VOCABULARY, POSITIONS = 2, 16, 120, 64
 
 
@@ -32,3 +44,37 @@ def expected_of(name: str) -> dict[str, NDArray[Any]]:
     """Return token ids and mask [2, 12] and the results of transformers."""
     with np.load(TRACED / name / "expected.npz", allow_pickle=False) as stored:
         return dict(stored)
+
+
+def write_checkpoint_of(name: str, folder: Path) -> Path:
+    """Write what `export` opens; the weights count for nothing, for the graph has its own."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config_of(name)))
+    save_file({"unread": np.zeros(1, np.float32)}, folder / "model.safetensors")
+    words = [*SPECIAL_TOKENS.values(), *map(chr, range(32, 127))]
+    tokenizer = Tokenizer(
+        models.BPE({word: index for index, word in enumerate(words)}, [], unk_token=words[0])
+    )
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS.values()]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({f"{role}_token": text for role, text in SPECIAL_TOKENS.items()})
+    )
+    return folder
+
+
+def write_interpreter(name: str, path: Path) -> Path:
+    """Write what is run in place of a Python with Optimum: it gives the stored graph."""
+    path.write_text(
+        f"#!{sys.executable}\n"
+        "import shutil, sys\n"
+        "if len(sys.argv) == 4:\n"
+        "    print(True)\n"
+        "else:\n"
+        f"    shutil.copytree({str(folder_of(name))!r}, sys.argv[5], dirs_exist_ok=True)\n"
+    )
+    path.chmod(0o755)
+    return path

@@ -5,7 +5,7 @@ Small constants stay in the graph, everything else goes to the weights file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,11 @@ class OnnxGraph:
         self._edges.add(output)
         return output
 
+    def adopt(self, node: onnx.NodeProto) -> None:
+        """Append a node that was made elsewhere."""
+        self.nodes.append(node)
+        self._edges.update(node.output)
+
     def rename(self, edge: str, name: str) -> None:
         """Give the edge that the last node made another name; nothing may read it yet."""
         last = self.nodes[-1]
@@ -75,6 +80,36 @@ class OnnxGraph:
         last.output[0] = name
         self._edges.discard(edge)
         self._edges.add(name)
+
+    def localize(self, start: int, stem: str, place: str) -> None:
+        """Let edges be called by where they are computed, not by what they are computed from.
+
+        Args:
+            start: The first of the last nodes, among which edges are renamed.
+            stem: How such an edge begins, a weight's name.
+            place: What stands there instead.
+        """
+        made = {edge for node in self.nodes[start:] for edge in node.output}
+        new = {
+            edge: place + (edge.removeprefix(stem) or "/result")
+            for edge in made
+            if edge == stem or edge.startswith(f"{stem}/")
+        }
+        for node in self.nodes[start:]:
+            for edges in (node.input, node.output):
+                edges[:] = [new.get(edge, edge) for edge in edges]
+            node.name = node.output[0]
+        self._edges = (self._edges - set(new)) | set(new.values())
+
+    def prune(self) -> None:
+        """Remove nodes of which no other and no output of the graph reads anything."""
+        wanted, kept = set(self._outputs), []
+        for node in reversed(self.nodes):
+            if wanted.isdisjoint(node.output):
+                continue
+            wanted.update(edges_read(node))
+            kept.append(node)
+        self.nodes = kept[::-1]
 
     def constant(self, name: str, array: NDArray[np.generic]) -> str:
         """Add an initializer once, inline or in the weights file by its size."""
@@ -95,9 +130,9 @@ class OnnxGraph:
         self._initializers[proto.name] = proto
         return str(proto.name)
 
-    def to_model(self, producer_version: str) -> onnx.ModelProto:
+    def to_model(self, producer_version: str, opset: int = OPSET) -> onnx.ModelProto:
         """Put the model together; an initializer that no node reads is left out."""
-        read = {name for node in self.nodes for name in node.input}
+        read = {name for node in self.nodes for name in edges_read(node)}
         graph = helper.make_graph(
             self.nodes,
             "decoder",
@@ -110,5 +145,15 @@ class OnnxGraph:
             producer_name="edgewise",
             producer_version=producer_version,
             ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+            opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(CONTRIB, 1)],
         )
+
+
+def edges_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Give what a node reads, its branches and bodies included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for inner in graph.node:
+                yield from edges_read(inner)
+            yield from (output.name for output in graph.output)
