@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgewise.exporter import ExportReport
 
 # What the pipeline calls its stages; every other one is a file that is fetched.
-STAGES = {"export": "export", "verify": "verify", "publish": "publish"}
+STAGES = {"optimum": "optimum", "export": "export", "verify": "verify", "publish": "publish"}
 
 
 @click.command(
@@ -38,6 +38,8 @@ STAGES = {"export": "export", "verify": "verify", "publish": "publish"}
         "edgewise export ./TinyLlama-1.1B --profile raspberry_pi_5:4gb -o tinyllama",
         "edgewise export HuggingFaceTB/SmolLM2-135M-Instruct --revision main "
         "--profile x86_64 -o smollm2",
+        "edgewise export ./pythia-160m --via optimum --optimum-python optimum/bin/python "
+        "--profile x86_64 -o pythia",
         "edgewise export model.gguf --profile x86_64 --recipe int4,head=int8-block32 -o out",
     ),
 )
@@ -85,6 +87,17 @@ STAGES = {"export": "export", "verify": "verify", "publish": "publish"}
     help="How the model is asked, such as phi-2-instruct; default: the checkpoint's chat template, "
     "or that of its family.",
 )
+@click.option(
+    "--via",
+    metavar="optimum",
+    help="Let Hugging Face Optimum trace the graph, for a model type that is not known here.",
+)
+@click.option(
+    "--optimum-python",
+    type=PATH,
+    metavar="PYTHON",
+    help="The interpreter that has Optimum; default: what EDGEWISE_OPTIMUM_PYTHON names, or this.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not hold the result against the checkpoint.")
 @click.option(
     "--force", is_flag=True, help="Publish what does not fit the board or fails verification."
@@ -100,6 +113,8 @@ def export(
     context: int | None,
     revision: str | None,
     prompt: str | None,
+    via: str | None,
+    optimum_python: Path | None,
     no_verify: bool,
     force: bool,
     as_json: bool,
@@ -137,6 +152,8 @@ def export(
             context_length=context,
             revision=revision,
             prompt=prompt,
+            via=via,
+            optimum_python=optimum_python,
             verification=not no_verify,
             force=force,
             progress=bars,

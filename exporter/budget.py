@@ -270,6 +270,11 @@ class PlannedCache(Protocol):
         """Elements a head."""
         ...
 
+    @property
+    def copies(self) -> int:
+        """How often it is there while a token is computed."""
+        ...
+
 
 class Planned(Protocol):
     """What an export has settled, as far as memory depends on it."""
@@ -333,6 +338,7 @@ def model_size(plan: Planned) -> ModelSize:
         head_size=plan.cache.head_size if plan.cache else 0,
         encoder=plan.encoder,
         keeps_source=plan.source_length is not None,
+        cache_copies=plan.cache.copies if plan.cache else 1,
     )
 
 

@@ -121,6 +121,7 @@ def _cache_layout(plan: ExportPlan, names: GraphNames) -> CacheLayout | None:
         past_value_name=names.past[1],
         present_key_name=names.present[0],
         present_value_name=names.present[1],
+        update=names.update,
     )
 
 

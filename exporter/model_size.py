@@ -75,6 +75,7 @@ class ModelSize:
         head_size: Elements a head.
         encoder: What an encoder computes with, alone or before a decoder; None without one.
         keeps_source: Whether a decoder keeps keys and values of the encoder's tokens as well.
+        cache_copies: How often the cache is there while a token is computed.
     """
 
     shapes: Mapping[str, Sequence[Shape]]
@@ -84,13 +85,14 @@ class ModelSize:
     head_size: int
     encoder: EncoderWork | None = None
     keeps_source: bool = False
+    cache_copies: int = 1
 
     def cache_bytes_per_token(self, dtype: str) -> int:
         """Bytes of keys and values that one token adds to the cache.
 
         int8 caches are counted without their scales, which are fixed and do not grow with tokens.
         """
-        elements = 2 * self.layers * self.key_value_heads * self.head_size
+        elements = 2 * self.layers * self.key_value_heads * self.head_size * self.cache_copies
         return elements * CACHE_ELEMENT_BYTES[dtype]
 
     def working_bytes(self, context: int) -> int:

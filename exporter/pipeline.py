@@ -10,8 +10,9 @@ leaves nothing behind, and an older bundle stays as it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from edgewise.exporter.comparison import Verification, failure
 from edgewise.exporter.description import describe, tokenizer_config
 from edgewise.exporter.plan import ExportPlan, make_plan
 from edgewise.exporter.prompts.choosing import apply_prompts
-from edgewise.exporter.targets import Progress, Target, find_target
+from edgewise.exporter.targets import Loaded, Progress, Target, find_target
+from edgewise.exporter.traced.tracing import TracingError, find_interpreter
 from edgewise.exporter.verify import MOST_TOKENS, verify
 from edgewise.firmware_profiles import Profile, load_profile, physical_cores
 from edgewise.runtime.backends.litert_cache_file import is_packed_weights
@@ -62,6 +64,8 @@ def export(
     context_length: int | None = None,
     revision: str | None = None,
     prompt: str | None = None,
+    via: str | None = None,
+    optimum_python: str | os.PathLike[str] | None = None,
     verification: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -78,6 +82,10 @@ def export(
         revision: Branch, tag or commit of a Hub id.
         prompt: The name of a prompt to use instead of the checkpoint's chat template; None for the
             checkpoint's own, or that of its family if there is none.
+        via: "optimum" to let Hugging Face Optimum trace the graph, for an architecture that has no
+            definition here; None to build it from its definition.
+        optimum_python: The Python interpreter that has Optimum; None for the one that the
+            environment variable EDGEWISE_OPTIMUM_PYTHON names, or else this one.
         verification: Hold the graph against the reference before publishing.
         force: Publish even what does not fit the board or misses the gate; the figures are kept.
         progress: Told of each stage.
@@ -92,14 +100,38 @@ def export(
     board = load_profile(profile) if isinstance(profile, str) else profile
     folder = Path(output).absolute()
     _check_output(folder)
-    with open_checkpoint(checkpoint, revision=revision, progress=report) as found:
+    interpreter = _tracing_interpreter(via, optimum_python)
+    with (
+        open_checkpoint(checkpoint, revision=revision, progress=report) as found,
+        ExitStack() as traces,
+    ):
         opened = apply_prompts(found, prompt)
+        traced = None
+        if interpreter is not None:
+            from edgewise.exporter.traced.opening import traced_model  # noqa: PLC0415 - loads onnx
+
+            traced = traces.enter_context(
+                traced_model(
+                    opened,
+                    board,
+                    interpreter,
+                    beside=folder,
+                    runtime=runtime,
+                    recipe=recipe,
+                    progress=report,
+                )
+            )
         plan = make_plan(
-            opened, board, runtime=runtime, recipe=recipe, context_length=context_length
+            opened,
+            board,
+            runtime=runtime,
+            recipe=recipe,
+            context_length=context_length,
+            traced=None if traced is None else traced.definition,
         )
         if not force:
             check_fit(plan)
-        target = find_target(plan.runtime)
+        target = find_target(plan.runtime) if traced is None else traced.target
         with _published_as(folder) as temporary:
             texts = _write_texts(opened, plan, target, temporary)
             listed = target.files(plan)
@@ -112,7 +144,8 @@ def export(
             figures = None
             if verification:
                 report("verify", 0, 1)
-                figures = _verified(opened, plan, target, temporary)
+                load_reference = None if traced is None else traced.target.load_reference
+                figures = _verified(opened, plan, target, temporary, load_reference)
                 report("verify", 1, 1)
                 if not figures.passed and not force:
                     raise failure(figures, str(plan.recipe))
@@ -124,16 +157,32 @@ def export(
     return ExportReport(bundle, plan, figures)
 
 
+def _tracing_interpreter(via: str | None, given: str | os.PathLike[str] | None) -> str | None:
+    """Return the Python that traces the graph, or None where the graph is built here."""
+    if via is None and given is None:
+        return None
+    if via != "optimum":
+        raise TracingError(f"via is {via!r}; accepted: 'optimum', with an interpreter or without")
+    return find_interpreter(given)
+
+
 def _verified(
-    checkpoint: Checkpoint, plan: ExportPlan, target: Target, folder: Path
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    target: Target,
+    folder: Path,
+    load_reference: Callable[[Bundle, int, int], Loaded] | None,
 ) -> Verification:
-    capacity = min(MOST_TOKENS, plan.context_length)
+    capacity, threads = min(MOST_TOKENS, plan.context_length), physical_cores()
     bundle = open_bundle(folder)
-    backend = target.load(bundle, threads=physical_cores(), capacity=capacity)
-    try:
-        return verify(checkpoint, plan, backend, bundle.manifest)
-    finally:
-        backend.close()
+    with ExitStack() as engines:
+        backend = target.load(bundle, threads=threads, capacity=capacity)
+        engines.callback(backend.close)
+        reference = None
+        if load_reference is not None:
+            reference = load_reference(bundle, threads, capacity)
+            engines.callback(reference.close)
+        return verify(checkpoint, plan, backend, bundle.manifest, reference)
 
 
 def _write_texts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
@@ -36,7 +36,17 @@ RUNTIMES: tuple[RuntimeName, ...] = get_args(RuntimeName)  # what this version w
 # encoder reads them once for a whole text, gains nothing and loses directions (MiniLM: a cosine of
 # 0.97 in place of 0.998).
 ENCODER_RECIPE = "int8"
+TRACED_RUNTIME: RuntimeName = "onnx"  # what runs graphs of another program
 HEAD_SIZE_MULTIPLE = 8  # features; onnxruntime's GroupQueryAttention takes only such heads
+
+
+class TracedDefinition(Definition, Protocol):
+    """What is known of a model whose graph another program traced."""
+
+    @property
+    def family(self) -> Family:
+        """What kind of model it is."""
+        ...
 
 
 class PlanError(EdgewiseError):
@@ -50,6 +60,7 @@ class CacheSize:
     layers: int
     key_value_heads: int
     head_size: int  # elements
+    copies: int = 1  # while a token is computed; 2 where a graph appends to it by copying
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class ExportPlan:
     recipe: Recipe
     context_length: int  # tokens
     source_length: int | None  # tokens that an encoder-decoder reads
+    is_traced: bool = False  # whether the graph is another program's
 
     @property
     def parameters(self) -> int:
@@ -106,7 +118,8 @@ class ExportPlan:
             case VisionLanguageConfiguration(text=c):
                 return CacheSize(c.layers, c.key_value_heads, c.head_size)
             case DecoderConfiguration() as c:
-                return CacheSize(c.layers, c.key_value_heads, c.head_size)
+                copies = 2 if self.is_traced else 1
+                return CacheSize(c.layers, c.key_value_heads, c.head_size, copies)
 
     @property
     def encoder(self) -> EncoderWork | None:
@@ -174,6 +187,7 @@ def make_plan(
     runtime: str | None = None,
     recipe: str | None = None,
     context_length: int | None = None,
+    traced: TracedDefinition | None = None,
 ) -> ExportPlan:
     """Settle an export.
 
@@ -185,6 +199,8 @@ def make_plan(
             has 4 bits).
         context_length: Tokens of cache, of an encoder's text, or of an encoder-decoder's source
             and of its answer; None for the most that model and profile allow.
+        traced: What a graph that another program traced says of the model; None for one that has a
+            definition here.
 
     Raises:
         EdgewiseError: The model type is unknown, a tensor is missing or misshapen, no kernel takes
@@ -192,16 +208,20 @@ def make_plan(
             available.
     """
     architecture = str(checkpoint.config["model_type"])
-    definition, family = find_model(architecture), family_of(architecture)
+    definition = find_model(architecture) if traced is None else traced
+    family = family_of(architecture) if traced is None else traced.family
     configuration = definition.configuration(checkpoint.config)
     tensors = definition.tensors(configuration)
-    check_tensors(
-        checkpoint.tensors,
-        {name: tensor.shape for name, tensor in tensors.items()},
-        definition.ignored,
-    )
-    chosen_runtime = _available_runtime(profile, runtime)
-    _check_held(family, configuration, chosen_runtime)
+    if traced is None:
+        check_tensors(
+            checkpoint.tensors,
+            {name: tensor.shape for name, tensor in tensors.items()},
+            definition.ignored,
+        )
+        chosen_runtime = _available_runtime(profile, runtime)
+        _check_held(family, configuration, chosen_runtime)
+    else:
+        chosen_runtime = TRACED_RUNTIME
     context = _checked_context(configuration, profile, context_length)
     # LiteRT-LM computes with LiteRT: the same formats, the same memory.
     engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
@@ -217,7 +237,30 @@ def make_plan(
         recipe=_checked_recipe(profile, engine, recipe, family),
         context_length=context,
         source_length=context if family == "encoder_decoder" else None,
+        is_traced=traced is not None,
     )
+
+
+def check_traceable(
+    family: Family, profile: Profile, *, runtime: str | None, recipe: str | None
+) -> None:
+    """Refuse what can not be done with a graph of another program, before it is made.
+
+    Args:
+        family: Of the model.
+        profile: The board.
+        runtime: As `make_plan` takes it.
+        recipe: As `make_plan` takes it.
+
+    Raises:
+        EdgewiseError: The runtime is not onnx, or the recipe can not work on the board.
+    """
+    if runtime not in (None, TRACED_RUNTIME):
+        raise PlanError(
+            f"{runtime!r} was asked for; a graph that Optimum traces is exported for "
+            f"{TRACED_RUNTIME} only: leave --format out"
+        )
+    _checked_recipe(profile, TRACED_RUNTIME, recipe, family)
 
 
 def _check_held(family: Family, configuration: Configuration, runtime: str) -> None:

@@ -13,6 +13,9 @@ depends on the family:
 - An encoder takes beginnings of the texts of several lengths together, so that padding counts too;
   one that guesses words has masks in them and is asked for these alone.
 
+Of a graph that another program traced, the reference is that graph as it was traced, run by its
+engine over the checkpoint's weights.
+
 Rules: the reference never sees a quantized weight; a gate is a measured figure, kept with the
 recipe's precision, and what fails it is not published unless the user insists.
 """
@@ -82,6 +85,7 @@ def verify(
     plan: ExportPlan,
     backend: Loaded,
     manifest: Manifest,
+    reference: Loaded | None = None,
 ) -> Verification:
     """Compare an exported graph with the reference.
 
@@ -90,6 +94,7 @@ def verify(
         plan: What was exported.
         backend: The exported graph, loaded; its capacity limits how long the texts are.
         manifest: Of the bundle, still without figures.
+        reference: Another engine that gives what is expected; None for the definition over numpy.
 
     Returns:
         The figures, whether they pass the gate or not.
@@ -97,7 +102,14 @@ def verify(
     comparison = Comparison()
     match plan.family:
         case "encoder":
-            _compare_encoder(comparison, checkpoint, plan, cast(EncoderBackend, backend), manifest)
+            _compare_encoder(
+                comparison,
+                checkpoint,
+                plan,
+                cast(EncoderBackend, backend),
+                manifest,
+                cast(EncoderBackend | None, reference),
+            )
         case "encoder_decoder":
             engine = cast(EncoderDecoderBackend, backend)
             _compare_sequences(comparison, checkpoint, plan, engine)
@@ -105,7 +117,8 @@ def verify(
             _compare_decoder(comparison, checkpoint, plan, cast(Steps, backend))
             _compare_images(comparison, checkpoint, plan, cast(VisionLanguageBackend, backend))
         case "decoder":
-            _compare_decoder(comparison, checkpoint, plan, cast(Steps, backend))
+            other = cast(Steps | None, reference)
+            _compare_decoder(comparison, checkpoint, plan, cast(Steps, backend), other)
     return comparison.result(GATES[plan.gate_bits])
 
 
@@ -140,15 +153,23 @@ def verification_ids(
 
 
 def _compare_decoder(
-    comparison: Comparison, checkpoint: Checkpoint, plan: ExportPlan, backend: Steps
+    comparison: Comparison,
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    backend: Steps,
+    reference: Steps | None = None,
 ) -> None:
     token_ids = verification_ids(
         checkpoint, plan.configuration.vocabulary_size, min(MOST_TOKENS, backend.capacity)
     )
     prompt_length = max(1, token_ids.shape[1] // 2)
-    reference = NumpyBuilder(token_ids, last_positions=token_ids.shape[1] - prompt_length + 1)
-    plan.describe("forward", reference, checkpoint)
-    for ids, expected in zip(token_ids, reference.logits, strict=True):
+    if reference is None:
+        builder = NumpyBuilder(token_ids, last_positions=token_ids.shape[1] - prompt_length + 1)
+        plan.describe("forward", builder, checkpoint)
+        texts = list(builder.logits)
+    else:
+        texts = [np.stack(list(_logits_of(reference, ids, prompt_length))) for ids in token_ids]
+    for ids, expected in zip(token_ids, texts, strict=True):
         _add(comparison, expected, list(_logits_of(backend, ids, prompt_length)))
 
 
@@ -239,6 +260,7 @@ def _compare_encoder(
     plan: ExportPlan,
     backend: EncoderBackend,
     manifest: Manifest,
+    reference: EncoderBackend | None,
 ) -> None:
     masks = "fill-mask" in manifest.tasks
     size, longest = plan.configuration.vocabulary_size, min(MOST_TOKENS, backend.capacity - 2)
@@ -253,11 +275,16 @@ def _compare_encoder(
     for row, ids in enumerate(rows):
         token_ids[row, : len(ids)] = ids
     mask = (np.arange(token_ids.shape[1]) < counts[:, None]).astype(np.int64)
-    reference = NumpyEncoderBuilder(token_ids, mask)
-    plan.describe("forward", reference, checkpoint)
+    wanted: Mapping[str, Array]
+    if reference is None:
+        builder = NumpyEncoderBuilder(token_ids, mask)
+        plan.describe("forward", builder, checkpoint)
+        wanted = builder.outputs
+    else:
+        wanted = reference.encode(token_ids, counts)
     results = backend.encode(token_ids, counts)
     for row, count in enumerate(counts.tolist()):
-        expected = {name: array[row, :count] for name, array in reference.outputs.items()}
+        expected = {name: array[row, :count] for name, array in wanted.items()}
         actual = {name: array[row, :count] for name, array in results.items()}
         if manifest.pooling is not None:
             comparison.add_vector(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -102,6 +103,7 @@ class Checkpoint:
     tokenizer: TokenizerFiles
     pooling: Pooling | None = None  # which states make a text's vector, if it says so
     image_processor: Mapping[str, Any] = field(default_factory=dict)  # of preprocessor_config.json
+    folder: Path | None = None  # with its files as Hugging Face writes them; None of a GGUF file
     close: Callable[[], None] = field(default=_nothing_to_close, repr=False, compare=False)
 
     def __enter__(self) -> Self:

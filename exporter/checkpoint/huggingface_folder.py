@@ -95,6 +95,7 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
         tokenizer=tokenizer,
         pooling=pooling,
         image_processor=image_processor,
+        folder=folder,
         close=close,
     )
 

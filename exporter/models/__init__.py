@@ -101,5 +101,6 @@ def _known(model_type: str) -> str:
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     raise UnknownModelError(
-        f"no definition exists for model_type {model_type!r}; known are {', '.join(known)}.{hint}"
+        f"no definition exists for model_type {model_type!r}; known are {', '.join(known)}.{hint} "
+        "For other types, `edgewise export --via optimum` lets Hugging Face Optimum trace the graph"
     )

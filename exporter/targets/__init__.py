@@ -24,7 +24,7 @@ from edgewise.runtime.backends.protocol import (
     EncoderDecoderBackend,
     VisionLanguageBackend,
 )
-from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.bundle import Bundle, CacheUpdate
 
 Progress = Callable[[str, int, int], None]
 """Told what happens: the stage, steps done, steps in all."""
@@ -62,12 +62,14 @@ class GraphNames:
         outputs: Other than the cache.
         past: Keys and values, inputs; ``{layer}`` stands for a layer's index. Empty without cache.
         present: Keys and values, outputs.
+        update: How present follows from past.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     past: tuple[str, ...] = ()
     present: tuple[str, ...] = ()
+    update: CacheUpdate = "in_place"
 
 
 class Target(Protocol):

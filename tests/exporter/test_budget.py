@@ -270,6 +270,7 @@ class Cache:
     layers: int = 2
     key_value_heads: int = 3
     head_size: int = 64
+    copies: int = 1
 
 
 @dataclass(frozen=True)
