@@ -68,8 +68,9 @@ same passes as another.
 """
 TAIL = """\
 
-Another type can be exported by adding one file to `exporter/models`. The formats of the weights,
-for every type:
+Another type can be exported by adding one file to `exporter/models`, or as it is by
+`edgewise export --via optimum` ([how](cli.md#a-model-type-that-is-not-known)). The formats of the
+weights, for every type:
 
 {formats}
 

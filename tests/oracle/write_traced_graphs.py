@@ -3,7 +3,8 @@
 Runs in an environment of its own, which is not that of the other scripts here:
 
     pip install 'optimum-onnx[onnxruntime]' torch==2.13.0   # optimum 2.1, transformers 4.57
-    python tests/oracle/write_traced_graphs.py
+    python tests/oracle/write_traced_graphs.py           # write tests/data/traced
+    python tests/oracle/write_traced_graphs.py --check   # compare what is stored with a live run
 
 Writes tests/data/traced/NAME: config.json, the graph and its weights as exporter/traced/program.py
 leaves them, and expected.npz with token ids and results.
@@ -11,6 +12,7 @@ leaves them, and expected.npz with token ids and results.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -65,10 +67,11 @@ CASES = {
         "text-classification",
     ),
 }
+TOLERANCE = 1e-5
 STANDARD_DEVIATION = 0.2  # wide enough that the largest logits are well apart
 
 
-def write(name: str) -> None:
+def write(name: str, folder: Path) -> None:
     architecture, sizes, task = CASES[name]
     kind = getattr(transformers, architecture)
     torch.manual_seed(7)
@@ -76,7 +79,6 @@ def write(name: str) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, STANDARD_DEVIATION)
-    folder = DATA / name
     folder.mkdir(parents=True, exist_ok=True)
     ids = np.random.default_rng(7).integers(4, SIZES["vocab_size"], (2, 12))
     mask = np.ones_like(ids)
@@ -96,6 +98,33 @@ def write(name: str) -> None:
         file.chmod(0o644)
 
 
+def check(name: str) -> float:
+    """Return how far a live run's results are from those that are stored."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(name, Path(folder))
+        live, stored = (
+            np.load(path / "expected.npz", allow_pickle=False)["result"]
+            for path in (Path(folder), DATA / name)
+        )
+        weights = [(path / "weights.bin").read_bytes() for path in (Path(folder), DATA / name)]
+    if weights[0] != weights[1]:
+        raise SystemExit(f"{name}: Optimum stores other weights than those of the stored graph")
+    return float(np.abs(live - stored).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    is_check = parser.parse_args().check
+    for name in CASES:
+        if not is_check:
+            write(name, DATA / name)
+            continue
+        difference = check(name)
+        print(f"{name}: {difference:.2g}")
+        if difference > TOLERANCE:
+            raise SystemExit(f"{name}: transformers gives other results than those stored")
+
+
 if __name__ == "__main__":
-    for case in CASES:
-        write(case)
+    main()
