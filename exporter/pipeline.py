@@ -162,7 +162,8 @@ def _tracing_interpreter(via: str | None, given: str | os.PathLike[str] | None) 
     if via is None and given is None:
         return None
     if via != "optimum":
-        raise TracingError(f"via is {via!r}; accepted: 'optimum', with an interpreter or without")
+        given_too = " where an interpreter for it is given" if given is not None else ""
+        raise TracingError(f"via is {via!r}; accepted{given_too}: 'optimum'")
     return find_interpreter(given)
 
 

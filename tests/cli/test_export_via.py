@@ -37,7 +37,10 @@ def test_the_interpreter_may_be_named_by_the_environment(
     [
         (("--via", "optimum"), "pip install 'optimum-onnx[onnxruntime]'"),
         (("--via", "torch"), "accepted: 'optimum'"),
-        (("--optimum-python", "python"), "accepted: 'optimum'"),
+        (
+            ("--optimum-python", "python"),
+            "accepted where an interpreter for it is given: 'optimum'",
+        ),
         (("--via", "optimum", "--optimum-python", "/absent"), "can not be run"),
     ],
 )
