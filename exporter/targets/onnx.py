@@ -42,6 +42,7 @@ from edgewise.exporter.models.decoder import DecoderConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Loaded, Progress
 from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.engines import engine_factory
 from edgewise.runtime.manifest import Family
 
 WEIGHTS_FILE = "model.onnx.data"
@@ -155,23 +156,8 @@ def texts(checkpoint: Checkpoint, plan: ExportPlan) -> Mapping[str, tuple[str, b
 
 def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
     """Load the graphs by onnxruntime."""
-    from edgewise.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415 - loads onnxruntime
-    from edgewise.runtime.backends.onnx_encoder import (  # noqa: PLC0415 - loads onnxruntime
-        OnnxEncoderBackend,
-        OnnxEncoderDecoderBackend,
-    )
-    from edgewise.runtime.backends.onnx_vision_language import (  # noqa: PLC0415 - as above
-        OnnxVisionLanguageBackend,
-    )
-
-    match bundle.manifest.family:
-        case "encoder":
-            return OnnxEncoderBackend.open(bundle, threads=threads, capacity=capacity)
-        case "encoder_decoder":
-            return OnnxEncoderDecoderBackend.open(bundle, threads=threads, capacity=capacity)
-        case "vision_language":
-            return OnnxVisionLanguageBackend(bundle, threads=threads, capacity=capacity)
-    return OnnxBackend(bundle, threads=threads, capacity=capacity)
+    loaded: Loaded = engine_factory(bundle.manifest)(bundle, threads=threads, capacity=capacity)
+    return loaded
 
 
 def finish(folder: Path) -> None:

@@ -53,6 +53,7 @@ from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Loaded, Progress
 from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.engines import engine_factory
 
 GRAPH_FILE = "model.tflite"
 VISION_FILE, EMBEDDING_FILE = "vision.tflite", "embedding.tflite"
@@ -132,23 +133,8 @@ def texts(checkpoint: Checkpoint, plan: ExportPlan) -> Mapping[str, tuple[str, b
 
 def load(bundle: Bundle, *, threads: int, capacity: int) -> Loaded:
     """Load the graphs by LiteRT, which packs the weights once for all of them, into a file."""
-    from edgewise.runtime.backends.litert import LitertBackend  # noqa: PLC0415 - loads LiteRT
-    from edgewise.runtime.backends.litert_encoder import (  # noqa: PLC0415 - loads LiteRT
-        LitertEncoderBackend,
-        LitertEncoderDecoderBackend,
-    )
-    from edgewise.runtime.backends.litert_vision_language import (  # noqa: PLC0415 - as above
-        LitertVisionLanguageBackend,
-    )
-
-    match bundle.manifest.family:
-        case "encoder":
-            return LitertEncoderBackend.open(bundle, threads=threads, capacity=capacity)
-        case "encoder_decoder":
-            return LitertEncoderDecoderBackend.open(bundle, threads=threads, capacity=capacity)
-        case "vision_language":
-            return LitertVisionLanguageBackend(bundle, threads=threads, capacity=capacity)
-    return LitertBackend(bundle, threads=threads, capacity=capacity)
+    loaded: Loaded = engine_factory(bundle.manifest)(bundle, threads=threads, capacity=capacity)
+    return loaded
 
 
 def finish(folder: Path) -> None:
