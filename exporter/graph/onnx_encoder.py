@@ -95,15 +95,8 @@ class OnnxEncoderBuilder(OnnxOperations):
         return g.node("Slice", [x, begin, end, end], f"{x}/first_token")
 
     def mean_of_tokens(self, x: str) -> str:
-        """See ``EncoderBuilder``; a product with a row of ones and zeros sums the real tokens."""
-        g = self._graph
-        axis = g.constant("one", np.array([1], np.int64))
-        last = g.constant("axis_-1", np.array([-1], np.int64))
-        real = g.node("Cast", [ATTENTION_MASK], f"{x}/real", to=TensorProto.FLOAT)
-        real = g.node("Unsqueeze", [real, axis], f"{x}/real_row")
-        total = g.node("MatMul", [real, x], f"{x}/total")
-        count = g.node("ReduceSum", [real, last], f"{x}/count", keepdims=1)
-        return g.node("Div", [total, count], f"{x}/mean")
+        """See ``EncoderBuilder``."""
+        return self._graph.mean_of_real_tokens(x, ATTENTION_MASK, f"{x}/mean")
 
     # Parts
 

@@ -67,6 +67,24 @@ class OnnxGraph:
         self._edges.add(output)
         return output
 
+    def mean_of_real_tokens(self, x: str, mask: str, output: str) -> str:
+        """Append the mean over each sequence's real tokens and return its edge.
+
+        A product with a row of ones and zeros sums them.
+
+        Args:
+            x: float32 [B, T, D].
+            mask: int64 [B, T], 1 for real tokens and 0 for padding.
+            output: The edge to make, float32 [B, 1, D].
+        """
+        axis = self.constant("one", np.array([1], np.int64))
+        last = self.constant("axis_-1", np.array([-1], np.int64))
+        real = self.node("Cast", [mask], f"{x}/real", to=onnx.TensorProto.FLOAT)
+        real = self.node("Unsqueeze", [real, axis], f"{x}/real_row")
+        total = self.node("MatMul", [real, x], f"{x}/total")
+        count = self.node("ReduceSum", [real, last], f"{x}/count", keepdims=1)
+        return self.node("Div", [total, count], output)
+
     def adopt(self, node: onnx.NodeProto) -> None:
         """Append a node that was made elsewhere."""
         self.nodes.append(node)

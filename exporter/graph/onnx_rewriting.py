@@ -168,23 +168,12 @@ class _Rewriting:
             return
         if LAST_HIDDEN_STATE in traced.outputs:
             g.node("Identity", [LAST_HIDDEN_STATE], HIDDEN_STATES)
-            self._mean_of_tokens(HIDDEN_STATES)
+            g.mean_of_real_tokens(HIDDEN_STATES, ATTENTION_MASK, MEAN)
         if self._renamed:
             axis = g.constant("one", np.array([1], np.int64))
             g.node("Unsqueeze", [LABELS_OF_TEXT, axis], LOGITS)
         for name in result_names(traced):
             g.add_output(name, TensorProto.FLOAT, ["batch", f"{name}_tokens", f"{name}_size"])
-
-    def _mean_of_tokens(self, x: str) -> None:
-        """Emit the mean over real tokens, as encoders that are built here give it."""
-        g = self._graph
-        axis = g.constant("one", np.array([1], np.int64))
-        last = g.constant("axis_-1", np.array([-1], np.int64))
-        real = g.node("Cast", [ATTENTION_MASK], f"{x}/real", to=TensorProto.FLOAT)
-        real = g.node("Unsqueeze", [real, axis], f"{x}/real_row")
-        total = g.node("MatMul", [real, x], f"{x}/total")
-        count = g.node("ReduceSum", [real, last], f"{x}/count", keepdims=1)
-        g.node("Div", [total, count], MEAN)
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[str | int]:
