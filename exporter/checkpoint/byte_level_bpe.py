@@ -8,7 +8,9 @@ from typing import Any
 from edgewise.exporter.checkpoint.errors import CheckpointError
 from edgewise.exporter.checkpoint.pre_tokenizers import SPLITS, Split
 from edgewise.exporter.checkpoint.tokenizer_parts import (
+    BYTE_LEVEL_DECODER,
     Vocabulary,
+    byte_level_model,
     sequence_of,
     tokenizer_json,
 )
@@ -60,22 +62,6 @@ def build_byte_level_bpe(
         normalizer=split.normalizer,
         pre_tokenizer=sequence_of(split.steps, "pretokenizers"),
         post_processor=post_processor,
-        decoder={
-            "type": "ByteLevel",
-            "add_prefix_space": True,
-            "trim_offsets": True,
-            "use_regex": True,
-        },
-        model={
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": split.ignore_merges,
-            "vocab": vocabulary.by_text(),
-            "merges": pairs,
-        },
+        decoder=BYTE_LEVEL_DECODER,
+        model=byte_level_model(vocabulary.by_text(), pairs, ignore_merges=split.ignore_merges),
     )

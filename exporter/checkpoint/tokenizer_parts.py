@@ -11,6 +11,13 @@ from typing import Any
 from edgewise.exporter.checkpoint.added_tokens import AddedToken
 from edgewise.exporter.checkpoint.errors import CheckpointError
 
+BYTE_LEVEL_DECODER: Mapping[str, Any] = {
+    "type": "ByteLevel",
+    "add_prefix_space": True,
+    "trim_offsets": True,
+    "use_regex": True,
+}
+
 
 class TokenKind(IntEnum):
     """SentencePiece's ``Type``; GGUF's ``tokenizer.ggml.token_type`` has the same numbers."""
@@ -55,6 +62,30 @@ class Vocabulary:
             for identifier, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True))
             if text and (kind in special or kind == TokenKind.USER_DEFINED)
         ]
+
+
+def byte_level_model(
+    ids: Mapping[str, int], merges: Sequence[Sequence[str]], *, ignore_merges: bool
+) -> dict[str, Any]:
+    """Give the model of a byte-level BPE, in which every byte has a token.
+
+    Args:
+        ids: The id of each token.
+        merges: Pairs by rank.
+        ignore_merges: Whether a word that is a token stays whole although no pairs make it.
+    """
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": ignore_merges,
+        "vocab": ids,
+        "merges": merges,
+    }
 
 
 def prepend_processor(token: str, identifier: int) -> dict[str, Any]:
@@ -121,7 +152,7 @@ def tokenizer_json(
     normalizer: dict[str, Any] | None,
     pre_tokenizer: dict[str, Any] | None,
     post_processor: dict[str, Any] | None,
-    decoder: dict[str, Any],
+    decoder: Mapping[str, Any],
     model: dict[str, Any],
 ) -> str:
     """Write the parts as one `tokenizers` JSON."""

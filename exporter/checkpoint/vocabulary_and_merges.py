@@ -8,7 +8,12 @@ from typing import Any
 from edgewise.exporter.checkpoint.added_tokens import AddedToken
 from edgewise.exporter.checkpoint.errors import CheckpointError
 from edgewise.exporter.checkpoint.pre_tokenizers import Split
-from edgewise.exporter.checkpoint.tokenizer_parts import sequence_of, tokenizer_json
+from edgewise.exporter.checkpoint.tokenizer_parts import (
+    BYTE_LEVEL_DECODER,
+    byte_level_model,
+    sequence_of,
+    tokenizer_json,
+)
 
 VERSION_LINE = "#version"
 
@@ -80,22 +85,10 @@ def build_vocabulary_and_merges(
         normalizer=split.normalizer,
         pre_tokenizer=sequence_of(steps, "pretokenizers"),
         post_processor=post_processor,
-        decoder={
-            "type": "ByteLevel",
-            "add_prefix_space": True,
-            "trim_offsets": True,
-            "use_regex": True,
-        },
-        model={
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": split.ignore_merges,
-            "vocab": {**ids, **{token.text: number for number, token in added.items()}},
-            "merges": merges,
-        },
+        decoder=BYTE_LEVEL_DECODER,
+        model=byte_level_model(
+            {**ids, **{token.text: number for number, token in added.items()}},
+            merges,
+            ignore_merges=split.ignore_merges,
+        ),
     )
