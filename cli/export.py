@@ -13,12 +13,14 @@ from edgewise.cli import console, figures
 from edgewise.cli.extras import require_extra
 from edgewise.cli.parameters import (
     PATH,
+    cache_context_option,
     complete_checkpoints,
     complete_folders,
     complete_profiles,
     complete_prompts,
     complete_recipes,
     examples,
+    format_option,
     json_option,
 )
 from edgewise.cli.progress import StageBars
@@ -60,12 +62,7 @@ STAGES = {"optimum": "optimum", "export": "export", "verify": "verify", "publish
     shell_complete=complete_folders,
     help="The bundle's folder; a bundle that is there is replaced, anything else never.",
 )
-@click.option(
-    "--format",
-    "runtime",
-    metavar="onnx|tflite|litertlm",
-    help="What to export for; default: as the profile says.",
-)
+@format_option
 @click.option(
     "--recipe",
     metavar="TEXT",
@@ -73,12 +70,7 @@ STAGES = {"optimum": "optimum", "export": "export", "verify": "verify", "publish
     help="How weights are stored: fp32, fp16, int8, int4, keep, or by role as "
     "int4,mlp=int8-block32,head=int8; default: as the profile says.",
 )
-@click.option(
-    "--context",
-    type=int,
-    metavar="N",
-    help="Tokens of cache; by default the most that model and profile allow.",
-)
+@cache_context_option
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id.")
 @click.option(
     "--prompt",

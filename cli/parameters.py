@@ -104,6 +104,18 @@ context_option = click.option(
     help="Tokens that prompt and answer may have together; by default all that the bundle allows. "
     "Less takes less memory.",
 )
+format_option = click.option(
+    "--format",
+    "runtime",
+    metavar="onnx|tflite|litertlm",
+    help="What to export for; default: as the profile says.",
+)
+cache_context_option = click.option(
+    "--context",
+    type=int,
+    metavar="N",
+    help="Tokens of cache; by default the most that model and profile allow.",
+)
 _GENERATION_OPTIONS = (
     click.option(
         "--max-tokens", type=int, metavar="N", help="Generate at most N tokens; default 256."

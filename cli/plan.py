@@ -9,7 +9,15 @@ import click
 
 from edgewise.cli import console, figures
 from edgewise.cli.extras import require_extra
-from edgewise.cli.parameters import PATH, complete_profiles, complete_recipes, examples, json_option
+from edgewise.cli.parameters import (
+    PATH,
+    cache_context_option,
+    complete_profiles,
+    complete_recipes,
+    examples,
+    format_option,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from edgewise.exporter.forecast import Forecast
@@ -38,24 +46,14 @@ if TYPE_CHECKING:
     help="The board: a name that `edgewise profiles` lists, or a .toml file; a size of RAM "
     "may stand behind a colon.",
 )
-@click.option(
-    "--format",
-    "runtime",
-    metavar="onnx|tflite|litertlm",
-    help="What to export for; default: as the profile says.",
-)
+@format_option
 @click.option(
     "--recipe",
     metavar="TEXT",
     shell_complete=complete_recipes,
     help="How weights are stored, as `edgewise export --recipe`; default: as the profile says.",
 )
-@click.option(
-    "--context",
-    type=int,
-    metavar="N",
-    help="Tokens of cache; by default the most that model and profile allow.",
-)
+@cache_context_option
 @json_option
 def plan(
     *,
