@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.runtime.admission import Standing
+from edgewise.runtime.answer_text import next_text
 from edgewise.runtime.constraint import Constraint
 from edgewise.runtime.detokenizer import Detokenizer
 from edgewise.runtime.generation import FinishReason, Piece, Statistics
@@ -129,15 +129,8 @@ class Decoding:
     def _text(self, token: int, finished: FinishReason | None) -> tuple[str, FinishReason | None]:
         if self.detokenizer is None:
             return "", finished
-        text = "" if token in self.end_ids else self.detokenizer.push(token)
-        if finished is not None:
-            text += self.detokenizer.finish()
-        text, stopped = self.stop.push(text)
-        if stopped:
-            return text, "stop"
-        if finished is not None:
-            text += self.stop.finish()
-        return text, finished
+        is_text = token not in self.end_ids
+        return next_text(self.detokenizer, self.stop, token, finished, is_text=is_text)
 
     def fail(self, error: Exception) -> None:
         """End with an error, which the consumer gets after what was made before it."""
@@ -163,16 +156,10 @@ class Decoding:
         return True
 
     def _statistics(self) -> Statistics:
-        return Statistics(
-            prompt_tokens=len(self.prompt),
-            generated_tokens=self._generated,
-            time_to_first_token_seconds=self._first_seconds,
-            prefill_tokens_per_second=_rate(len(self.prompt) - self.reused, self._first_seconds),
-            decode_tokens_per_second=_rate(self._generated - 1, self.seconds - self._first_seconds),
-            peak_rss_bytes=peak_rss_bytes(),
+        return Statistics.measured(
+            len(self.prompt),
+            self._generated,
+            first_seconds=self._first_seconds,
+            seconds=self.seconds,
             reused_tokens=self.reused,
         )
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
+
+from edgewise.common.process_memory import peak_rss_bytes
 
 FinishReason = Literal["stop", "length"]  # an end token or stop text; max_tokens or a full context
 
@@ -19,6 +21,39 @@ class Statistics:
     decode_tokens_per_second: float  # tokens after the first by their time; 0 when there are none
     peak_rss_bytes: int  # of the process, until now
     reused_tokens: int = 0  # of the prompt, whose keys and values an earlier request had computed
+
+    @classmethod
+    def measured(
+        cls,
+        prompt_tokens: int,
+        generated_tokens: int,
+        *,
+        first_seconds: float,
+        seconds: float,
+        reused_tokens: int = 0,
+    ) -> Self:
+        """Make the figures of an answer that has ended.
+
+        Args:
+            prompt_tokens: The prompt's.
+            generated_tokens: The answer's.
+            first_seconds: Until its first token.
+            seconds: In all.
+            reused_tokens: Of the prompt, those that were not computed.
+        """
+        return cls(
+            prompt_tokens=prompt_tokens,
+            generated_tokens=generated_tokens,
+            time_to_first_token_seconds=first_seconds,
+            prefill_tokens_per_second=_rate(prompt_tokens - reused_tokens, first_seconds),
+            decode_tokens_per_second=_rate(generated_tokens - 1, seconds - first_seconds),
+            peak_rss_bytes=peak_rss_bytes(),
+            reused_tokens=reused_tokens,
+        )
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ in the figures. The last item comes when the steps have been closed, so that the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
-from edgewise.common.process_memory import peak_rss_bytes
+from edgewise.runtime.answer_text import next_text
 from edgewise.runtime.detokenizer import Detokenizer
 from edgewise.runtime.generation import FinishReason, Generation, Piece, Statistics
-from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.stop import StopTexts
 
@@ -30,13 +29,12 @@ class Step(NamedTuple):
     finished: FinishReason | None
 
 
-def stop_texts(options: GenerationOptions, manifest: Manifest) -> StopTexts:
-    """Watch for the caller's stop texts, and for those of the bundle's prompt format.
+def stop_texts(options: GenerationOptions, of_format: Sequence[str]) -> tuple[str, ...]:
+    """Return the caller's stop texts, and those of the bundle's prompt format.
 
     A raw prompt keeps to no format, so that only the caller's end its answer.
     """
-    formats = () if options.raw else manifest.stop
-    return StopTexts(tuple(dict.fromkeys((*options.stop, *formats))))
+    return tuple(dict.fromkeys((*options.stop, *(() if options.raw else of_format))))
 
 
 def pieces_of(
@@ -72,15 +70,9 @@ def pieces_of(
                 continue
             generated += 1
             token_ids = (token_id,)
-            finished = step_finished
-            text = "" if step_finished == "stop" else detokenizer.push(token_id)
-            if step_finished is not None:
-                text += detokenizer.finish()
-            text, stopped = stop.push(text)
-            if stopped:
-                finished = "stop"
-            elif step_finished is not None:
-                text += stop.finish()
+            text, finished = next_text(
+                detokenizer, stop, token_id, step_finished, is_text=step_finished != "stop"
+            )
             spent += perf_counter() - begin
             if generated == 1:
                 first = spent
@@ -92,14 +84,7 @@ def pieces_of(
         text,
         token_ids,
         finished,
-        Statistics(
-            prompt_tokens=prompt_tokens,
-            generated_tokens=generated,
-            time_to_first_token_seconds=first,
-            prefill_tokens_per_second=_rate(prompt_tokens, first),
-            decode_tokens_per_second=_rate(generated - 1, spent - first),
-            peak_rss_bytes=peak_rss_bytes(),
-        ),
+        Statistics.measured(prompt_tokens, generated, first_seconds=first, seconds=spent),
     )
 
 
@@ -116,7 +101,3 @@ def collect(pieces: Generator[Piece, None, None]) -> Generation:
                     "".join(texts), tuple(token_ids), piece.finished, piece.statistics
                 )
     raise ValueError("the pieces end before the generation has finished")
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0

@@ -24,6 +24,7 @@ from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sampling import Sampler
 from edgewise.runtime.sessions.answer import Step, collect, pieces_of, stop_texts
+from edgewise.runtime.stop import StopTexts
 from edgewise.runtime.tokenizer import Tokenizer
 
 PREFILL_CHUNK = 256  # tokens of the prompt in one step
@@ -153,7 +154,7 @@ class DecoderSession:
         return pieces_of(
             steps,
             self._tokenizer.detokenizer(continues=continues),
-            stop_texts(options, self._manifest),
+            StopTexts(stop_texts(options, self._manifest.stop)),
             prompt_tokens=len(prompt_ids),
             encoding_seconds=encoding_seconds,
         )

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.runtime.backends.protocol import EncoderDecoderBackend
 from edgewise.runtime.beam_search import BeamSearch, BeamSettings, Hypothesis, log_softmax
 from edgewise.runtime.decoding import Decoding
@@ -29,7 +28,7 @@ from edgewise.runtime.generation import Candidate, Generation, Piece, Statistics
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions, OptionsError, SamplingDefaults
 from edgewise.runtime.sampling import Sampler, check_largest, penalize
-from edgewise.runtime.sessions.answer import collect
+from edgewise.runtime.sessions.answer import collect, stop_texts
 from edgewise.runtime.sessions.beams import run_search
 from edgewise.runtime.stop import StopTexts
 from edgewise.runtime.token_rules import TokenRules
@@ -211,9 +210,6 @@ class SequenceSession:
     def _most(self, options: GenerationOptions) -> int:
         return min(options.max_tokens, self._backend.capacity)  # the last one is never fed
 
-    def _stop_texts(self, options: GenerationOptions) -> tuple[str, ...]:
-        return options.stop if options.raw else (*options.stop, *self._stop)
-
     def _sampled(
         self, source_ids: Sequence[int], options: GenerationOptions, seconds: float
     ) -> Generator[Piece, None, None]:
@@ -222,7 +218,7 @@ class SequenceSession:
             source_ids,
             Sampler(options.sampling(self._defaults), [self._start]).sample,
             self._tokenizer.detokenizer(),
-            StopTexts(self._stop_texts(options)),
+            StopTexts(stop_texts(options, self._stop)),
             max_tokens=most,
             end_ids=self._end_ids,
             seconds=seconds,
@@ -266,15 +262,8 @@ class SequenceSession:
             best.text,
             best.token_ids,
             best.finish_reason,
-            Statistics(
-                prompt_tokens=len(source_ids),
-                generated_tokens=len(best.token_ids),
-                time_to_first_token_seconds=first,
-                prefill_tokens_per_second=len(source_ids) / first if first else 0.0,
-                decode_tokens_per_second=(len(best.token_ids) - 1) / (seconds - first)
-                if seconds > first
-                else 0.0,
-                peak_rss_bytes=peak_rss_bytes(),
+            Statistics.measured(
+                len(source_ids), len(best.token_ids), first_seconds=first, seconds=seconds
             ),
         )
 
@@ -287,7 +276,7 @@ class SequenceSession:
             diversity_penalty=options.diversity_penalty,
             length_penalty=options.length_penalty,
         )
-        stops = self._stop_texts(options)
+        stops = stop_texts(options, self._stop)
         return BeamSearch(settings, lambda ids: bool(stops) and self._text(ids, stops)[1])
 
     def _search(
@@ -310,7 +299,7 @@ class SequenceSession:
         yield from run_search(self._backend, search, self._first_logits(source_ids), 1, weigh)
 
     def _candidate(self, found: Hypothesis, options: GenerationOptions) -> Candidate:
-        text, _ = self._text(found.token_ids, self._stop_texts(options))
+        text, _ = self._text(found.token_ids, stop_texts(options, self._stop))
         is_cut = self._rules.forced_last is not None and len(found.token_ids) == self._most(options)
         return Candidate(
             text,
