@@ -69,6 +69,19 @@ class CacheLayout:
     # Whether past and present are the same memory, or present is past with the new tokens behind.
     update: CacheUpdate = "in_place"
 
+    @property
+    def past_names(self) -> tuple[str, ...]:
+        """The inputs of all layers, keys and values alternating."""
+        return self._of_all_layers(self.past_key_name, self.past_value_name)
+
+    @property
+    def present_names(self) -> tuple[str, ...]:
+        """The outputs of all layers, keys and values alternating."""
+        return self._of_all_layers(self.present_key_name, self.present_value_name)
+
+    def _of_all_layers(self, *names: str) -> tuple[str, ...]:
+        return tuple(name.format(layer=layer) for layer in range(self.layers) for name in names)
+
 
 @dataclass(frozen=True)
 class BundleFile:

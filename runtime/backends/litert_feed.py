@@ -33,13 +33,7 @@ class CacheNames(NamedTuple):
     @classmethod
     def of(cls, layout: CacheLayout) -> CacheNames:
         """Write the layout's names out for every layer."""
-        layers = range(layout.layers)
-        cache = (layout.past_key_name, layout.past_value_name)
-        new = (layout.present_key_name, layout.present_value_name)
-        return cls(
-            tuple(name.format(layer=layer) for layer in layers for name in cache),
-            tuple(name.format(layer=layer) for layer in layers for name in new),
-        )
+        return cls(layout.past_names, layout.present_names)
 
 
 class Feed:

@@ -54,17 +54,8 @@ class OnnxBackend:
         self.vocabulary_size = logits_size(manifest)
         self._session = _load_session(bundle, threads)
         shape = (slots, layout.key_value_heads, capacity, layout.head_size)
-        self._past_names: list[str] = []
-        self._present_names: list[str] = []
-        self._cache: list[NDArray[np.float32]] = []
-        for layer in range(layout.layers):
-            for past, present in (
-                (layout.past_key_name, layout.present_key_name),
-                (layout.past_value_name, layout.present_value_name),
-            ):
-                self._past_names.append(past.format(layer=layer))
-                self._present_names.append(present.format(layer=layer))
-                self._cache.append(np.zeros(shape, np.float32))
+        self._past_names, self._present_names = layout.past_names, layout.present_names
+        self._cache = [np.zeros(shape, np.float32) for _ in self._past_names]
         self._mask = np.ones((1, capacity), np.int64)
         self._bindings: dict[tuple[int, int], _RowsBinding] = {}
 

@@ -64,19 +64,10 @@ class OnnxGrowingBackend:
         self.vocabulary_size = vocabulary_size
         self._session: Any = open_session(graph, threads=threads)
         self._takes = {item.name for item in self._session.get_inputs()}
-        pairs = (
-            (layout.past_key_name, layout.present_key_name),
-            (layout.past_value_name, layout.present_value_name),
-        )
-        named = [
-            (past.format(layer=layer), present.format(layer=layer))
-            for layer in range(layout.layers)
-            for past, present in pairs
-        ]
-        self._past_names, self._present_names = zip(*named, strict=True)
+        self._past_names, self._present_names = layout.past_names, layout.present_names
         shape = (1, layout.key_value_heads, 0, layout.head_size)
-        self._token_bytes = len(named) * 4 * layout.key_value_heads * layout.head_size
-        self._empty = [ort_value(np.zeros(shape, np.float32))] * len(named)
+        self._token_bytes = len(self._past_names) * 4 * layout.key_value_heads * layout.head_size
+        self._empty = [ort_value(np.zeros(shape, np.float32))] * len(self._past_names)
         self._kept: list[list[Any]] = [self._empty] * slots
 
     @classmethod
