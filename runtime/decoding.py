@@ -14,16 +14,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.answer_text import next_text
-from edgewise.runtime.constraint import Constraint
 from edgewise.runtime.detokenizer import Detokenizer
 from edgewise.runtime.generation import FinishReason, Piece, Statistics
 from edgewise.runtime.stop import StopTexts
+
+if TYPE_CHECKING:  # what follows a format is loaded with the first one that is asked for
+    from edgewise.runtime.constraint import Constraint
 
 Choose = Callable[[NDArray[np.float32]], int]
 """Gives the next id for logits [vocabulary], float32; it must not keep the array."""
