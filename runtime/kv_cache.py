@@ -13,7 +13,7 @@ from edgewise.common.errors import EdgewiseError
 
 
 class ContextError(EdgewiseError):
-    """More tokens than a slot can hold."""
+    """More tokens than a slot, or the memory for the cache, can hold."""
 
 
 class NoFreeSlotError(EdgewiseError):
@@ -101,10 +101,23 @@ class SlotTable:
         Raises:
             ContextError: It is longer than the capacity, or empty.
         """
-        if tokens < 1:
-            raise ContextError("the prompt is empty; give at least one token")
-        if tokens > self.capacity:
-            raise ContextError(
-                f"the prompt has {tokens} tokens, the context holds {self.capacity}: shorten it, or"
-                " load the bundle with a longer context if it allows one"
-            )
+        check_prompt_length(tokens, self.capacity)
+
+
+def check_prompt_length(tokens: int, capacity: int) -> None:
+    """Refuse a prompt that no slot can hold.
+
+    Args:
+        tokens: The prompt's length.
+        capacity: Tokens that a slot can hold.
+
+    Raises:
+        ContextError: It is longer than the capacity, or empty.
+    """
+    if tokens < 1:
+        raise ContextError("the prompt is empty; give at least one token")
+    if tokens > capacity:
+        raise ContextError(
+            f"the prompt has {tokens} tokens, the context holds {capacity}: shorten it, or"
+            " load the bundle with a longer context if it allows one"
+        )

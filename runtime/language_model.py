@@ -15,8 +15,9 @@ from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messa
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import GenerationOptions, OptionsError
+from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect
-from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
+from edgewise.runtime.sessions.decoder import DecoderSession
 from edgewise.runtime.tokenizer import Tokenizer
 
 

@@ -15,8 +15,8 @@ from edgewise.runtime.encoder_model import EncoderModel
 from edgewise.runtime.engines import EngineFactory, engine_factory
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.options import BEAMS_MAX, OptionsError
+from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sequence_model import SequenceModel
-from edgewise.runtime.sessions.decoder import PREFILL_CHUNK
 from edgewise.runtime.tokenizer import Tokenizer
 from edgewise.runtime.versions import check_minimum_versions
 from edgewise.runtime.vision_language_model import VisionLanguageModel

@@ -20,7 +20,8 @@ from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.engine_timing import greedy_options, load_with_engine
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.model import ModelError
-from edgewise.runtime.sessions.decoder import PREFILL_CHUNK, DecoderSession
+from edgewise.runtime.scheduler import PREFILL_CHUNK
+from edgewise.runtime.sessions.decoder import DecoderSession
 
 
 @dataclass(frozen=True)

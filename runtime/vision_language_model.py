@@ -22,8 +22,8 @@ from edgewise.runtime.images import ImageSource, open_image, pixels_of
 from edgewise.runtime.kv_cache import ContextError
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect
-from edgewise.runtime.sessions.decoder import PREFILL_CHUNK
 from edgewise.runtime.sessions.vision_language import SplicingBackend, split_at_marks
 from edgewise.runtime.tokenizer import Tokenizer
 

@@ -23,11 +23,10 @@ from edgewise.runtime.kv_cache import SlotTable
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sampling import Sampler
+from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import Step, collect, pieces_of, stop_texts
 from edgewise.runtime.stop import StopTexts
 from edgewise.runtime.tokenizer import Tokenizer
-
-PREFILL_CHUNK = 256  # tokens of the prompt in one step
 
 
 def generate_step(
