@@ -171,7 +171,8 @@ class ExportPlan:
         def weight(name: str) -> Weight:
             if visited is not None:
                 visited(name)
-            return Weight(name, self.tensors[name].role, checkpoint.tensors[name], self.prepared)
+            role, source = self.tensors[name].role, checkpoint.tensors[name]
+            return Weight(name, role, source, prepared=self.prepared)
 
         getattr(self.definition, name)(builder, self.configuration, weight)
 

@@ -52,7 +52,9 @@ class Weight:
     name: str
     role: Role
     source: WeightSource
-    prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict, compare=False, repr=False)
+    prepared: Mapping[str, PreparedMatrix] = field(
+        default_factory=dict, compare=False, repr=False, kw_only=True
+    )
 
     @property
     def shape(self) -> tuple[int, ...]:
