@@ -18,6 +18,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "optimum": ("optimum",),
         "constraints": ("llguidance",),
         "vision": ("PIL",),
+        "serve": ("starlette", "uvicorn"),
     }
 )
 # What the base installation consists of, beside click, without which nothing of this runs.
