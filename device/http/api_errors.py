@@ -14,6 +14,7 @@ from edgewise.common.errors import EdgewiseError
 from edgewise.device.errors import WireError
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.model import ModelError
+from edgewise.runtime.sampling import LogitsError
 from edgewise.runtime.scheduler import LateError
 from edgewise.runtime.slot_pool import ContextError
 
@@ -112,7 +113,7 @@ def as_api_error(error: BaseException) -> ApiError:
             code="out_of_memory",
             headers={"retry-after": "5"},
         )
-    if isinstance(error, EdgewiseError) and not isinstance(error, BackendError):
+    if isinstance(error, EdgewiseError) and not isinstance(error, BackendError | LogitsError):
         return ApiError(_sentence(error))
     logger.error("A request failed", exc_info=error)
     return ApiError("The model failed; the server's log says why.", status=500, kind="server_error")
