@@ -20,6 +20,7 @@ from edgewise.runtime.option_checks import (
     check_whole,
     is_number,
 )
+from edgewise.runtime.output_format import OutputFormat
 
 __all__ = ["GenerationOptions", "OptionsError", "SamplingDefaults", "SamplingSettings"]
 
@@ -103,6 +104,7 @@ class GenerationOptions:
     beam_groups: int = 1  # divides beams; over 1: groups that avoid each other's tokens
     diversity_penalty: float = 0.0  # taken from a log-probability for each use by earlier groups
     length_penalty: float = 1.0  # beams are ranked by log-probability / tokens ** length_penalty
+    output_format: OutputFormat | None = None  # what the answer must look like
 
     def __post_init__(self) -> None:
         check_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
@@ -112,6 +114,8 @@ class GenerationOptions:
             raise OptionsError(f"raw is {self.raw!r}; accepted: True or False")
         check_texts("stop", self.stop, most=STOP_MAX_COUNT, longest=STOP_MAX_LENGTH)
         object.__setattr__(self, "stop", tuple(self.stop))
+        if self.output_format is not None and self.beams > 1:
+            raise OptionsError("an output format goes with one beam; leave beams out")
         self._check_beams()
 
     def _check_sampling(self) -> None:
