@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.generation import TokenLogProbability
+from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sampling import at_least_the_largest, check_largest
 
 
@@ -67,3 +68,12 @@ class LogProbabilityRecorder:
             for token, logit in zip(order.tolist(), logits[order].tolist(), strict=True)
             if logit > -math.inf
         )
+
+
+def recorder_of(
+    options: GenerationOptions, sampled_vocabulary: int | None
+) -> LogProbabilityRecorder | None:
+    """Return what records an answer's log-probabilities; None where nobody asks for them."""
+    if options.logprobs is None:
+        return None
+    return LogProbabilityRecorder(options.logprobs, sampled_vocabulary=sampled_vocabulary)

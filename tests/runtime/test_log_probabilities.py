@@ -1,11 +1,16 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgewise.runtime.backends.fake_bundle import write_fake_sequence_bundle
+from edgewise.runtime.loading import load
 from edgewise.runtime.log_probabilities import LogProbabilityRecorder
+from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.output_format import OutputFormat
 from edgewise.runtime.sampling import LogitsError
 
 
@@ -70,3 +75,72 @@ def test_logits_that_are_no_numbers(bad):
         observed([0.0, bad])
     with pytest.raises(LogitsError, match="-inf"):
         observed([-math.inf] * 2)
+
+
+def log_softmax(logits):
+    shifted = logits.astype(np.float64) - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def told_by_the_history(model, prompt_ids, token_ids):
+    """The log-probabilities of each step, from the engine's logits of the whole history."""
+    history = list(prompt_ids)
+    for token in token_ids:
+        yield log_softmax(model._backend.logits_after(history))
+        history.append(token)
+
+
+FORMAT = OutputFormat.json_schema(
+    {
+        "type": "object",
+        "properties": {"temperature": {"type": "integer"}, "place": {"enum": ["cellar", "attic"]}},
+        "required": ["temperature", "place"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"temperature": 4.0, "seed": 3, "top_k": 5},
+        {"logit_bias": {9: 90.0}, "presence_penalty": 2.0, "repetition_penalty": 1.5},
+        {"output_format": FORMAT},
+        {"output_format": FORMAT, "temperature": 3.0, "seed": 1, "frequency_penalty": 1.0},
+    ],
+)
+def test_an_answer_tells_what_the_model_itself_thought(fake_bundle, asked):
+    options = GenerationOptions(raw=True, max_tokens=60, **asked)
+    with load(fake_bundle) as model:
+        plain = model.generate("Hello", options)
+        told = model.generate("Hello", replace(options, logprobs=4))
+        assert told.token_ids == plain.token_ids
+        assert told.text == plain.text
+        assert plain.log_probabilities == ()
+        assert [one.token_id for one in told.log_probabilities] == list(told.token_ids)
+        prompt_ids = model.tokenizer.encode("Hello")
+        for one, expected in zip(
+            told.log_probabilities,
+            told_by_the_history(model, prompt_ids, told.token_ids),
+            strict=True,
+        ):
+            assert one.log_probability == pytest.approx(expected[one.token_id], abs=1e-9)
+            order = np.argsort(-expected, kind="stable")[:4].tolist()
+            assert [token for token, _ in one.likeliest] == order
+            assert [value for _, value in one.likeliest] == pytest.approx(expected[order], abs=1e-9)
+
+
+def test_each_piece_has_those_of_its_tokens(fake_bundle):
+    options = GenerationOptions(raw=True, max_tokens=40, logprobs=0, output_format=FORMAT)
+    with load(fake_bundle) as model:
+        for piece in model.stream("Hello", options):
+            assert [one.token_id for one in piece.log_probabilities] == list(piece.token_ids)
+            assert all(one.likeliest == () for one in piece.log_probabilities)
+
+
+def test_an_encoder_decoder_tells_them_too(tmp_path):
+    with load(write_fake_sequence_bundle(tmp_path / "b")) as model:
+        told = model.generate("x", GenerationOptions(max_tokens=5, logprobs=2))
+        assert [one.token_id for one in told.log_probabilities] == list(told.token_ids)
+        assert all(one.likeliest[0][0] == one.token_id for one in told.log_probabilities)
+        assert all(one.log_probability <= 0.0 for one in told.log_probabilities)
