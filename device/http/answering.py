@@ -86,8 +86,11 @@ class Answering(Generic[Item]):
         self._line.count(self._tickets[index], tokens)
 
     def abort(self, error: BaseException) -> None:
-        """Have the reader get an error in place of what is still to come."""
-        self._closed.set()
+        """Have the reader get an error in place of what is still to come; any thread may."""
+        self._loop.call_soon_threadsafe(self._abort, error)
+
+    def _abort(self, error: BaseException) -> None:
+        self.close()
         self._news.put_nowait((0, error))
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from edgewise.device.errors import WireError
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.kv_cache import ContextError
 from edgewise.runtime.model import ModelError
+from edgewise.runtime.sampling import LogitsError
 from edgewise.runtime.scheduler import ClosedError, LateError
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def as_api_error(error: BaseException) -> ApiError:
             code="out_of_memory",
             headers={"retry-after": "5"},
         )
-    if isinstance(error, EdgewiseError) and not isinstance(error, BackendError):
+    if isinstance(error, EdgewiseError) and not isinstance(error, BackendError | LogitsError):
         return ApiError(_sentence(error))
     logger.error("A request failed", exc_info=error)
     return ApiError("The model failed; the server's log says why.", status=500, kind="server_error")

@@ -13,19 +13,13 @@ from typing import Any, TypeAlias
 
 from edgewise.device.http.api_errors import unsupported
 from edgewise.device.http.request_fields import RequestFields
+from edgewise.device.http.sampling_fields import take_sampling
 from edgewise.device.http.settings import ServerSettings
-from edgewise.runtime.options import (
-    REPETITION_PENALTY_MAX,
-    SEED_MAX,
-    STOP_MAX_COUNT,
-    TEMPERATURE_MAX,
-    GenerationOptions,
-)
+from edgewise.runtime.options import SEED_MAX, GenerationOptions
 
 Prompt: TypeAlias = str | list[dict[str, str]]
 
 TEXT_TOKENS = 16  # of /v1/completions where a request does not say, as OpenAI has it
-TOP_K_MAX = 1_000_000
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -94,7 +88,7 @@ def _read_rest(
     raw: bool = False,
 ) -> GenerationRequest:
     options = GenerationOptions(
-        max_tokens=min(tokens, settings.max_tokens), raw=raw, **_sampling(fields)
+        max_tokens=min(tokens, settings.max_tokens), raw=raw, **take_sampling(fields)
     )
     choices = fields.optional_integer("n", 1, settings.choices) or 1
     if choices * len(prompts) > settings.choices:
@@ -114,31 +108,6 @@ def _read_rest(
 def _tokens(fields: RequestFields, *names: str) -> int | None:
     found = [fields.optional_integer(name, 1, 2**31 - 1) for name in names]
     return next((tokens for tokens in found if tokens is not None), None)
-
-
-def _sampling(fields: RequestFields) -> dict[str, Any]:
-    seed = fields.optional_integer("seed", -(2**63), SEED_MAX)
-    return {
-        "temperature": fields.optional_number("temperature", 0, TEMPERATURE_MAX),
-        "top_p": fields.optional_number("top_p", 0, 1),
-        "top_k": fields.optional_integer("top_k", 0, TOP_K_MAX),
-        "min_p": fields.optional_number("min_p", 0, 1),
-        "repetition_penalty": fields.optional_number(
-            "repetition_penalty", 0, REPETITION_PENALTY_MAX
-        ),
-        "seed": None if seed is None else seed % (SEED_MAX + 1),
-        "stop": _stop(fields),
-    }
-
-
-def _stop(fields: RequestFields) -> tuple[str, ...]:
-    given = fields.take("stop")
-    texts = [given] if isinstance(given, str) else given or []
-    if not isinstance(texts, list) or len(texts) > STOP_MAX_COUNT:
-        raise fields.fault(
-            f"The field 'stop' must be a string, or a list of up to {STOP_MAX_COUNT} strings."
-        )
-    return tuple(texts)
 
 
 def _include_usage(fields: RequestFields) -> bool:

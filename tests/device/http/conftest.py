@@ -24,6 +24,7 @@ from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 from edgewise.runtime.generation import Piece, Statistics
 from edgewise.runtime.options import GenerationOptions
 
+CHAT = "/v1/chat/completions"
 PATIENCE = 20.0  # seconds that anything may take before a test gives up
 
 
@@ -89,21 +90,20 @@ class Asker:
         finally:
             connection.close()
 
-    def begin(self, path: str, body: Any) -> HTTPConnection:
-        """Send a request and leave the connection open, its response unread."""
-        connection = self.connect()
-        connection.request(
-            "POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        return connection
+    @staticmethod
+    def body(text: str = "Hi", **fields: Any) -> dict[str, Any]:
+        """The body of a request for a chat; ``fields`` may replace what is in it."""
+        return {"model": "fake", "messages": [{"role": "user", "content": text}], **fields}
 
     def chat(self, text: str = "Hi", **fields: Any) -> Answer:
-        return self("/v1/chat/completions", chat(text, **fields))
+        return self(CHAT, self.body(text, **fields))
 
-
-def chat(text: str = "Hi", **fields: Any) -> dict[str, Any]:
-    """The body of a request."""
-    return {"model": "fake", "messages": [{"role": "user", "content": text}], **fields}
+    def begin(self, text: str, **fields: Any) -> HTTPConnection:
+        """Send a request for a chat and leave the connection open, its response unread."""
+        connection = self.connect()
+        content = json.dumps(self.body(text, **fields)).encode()
+        connection.request("POST", CHAT, content, {"Content-Type": "application/json"})
+        return connection
 
 
 @dataclass

@@ -88,7 +88,9 @@ def test_fields_become_options(serve, scripted):
     fields = {
         "temperature": 0.5, "top_p": 0.9, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2,
         "seed": -1, "max_tokens": 1_000_000, "user": "me", "store": False, "metadata": {"a": "b"},
-        "tools": [], "n": 1, "stop": None,
+        "tools": [], "n": 1, "stop": None, "frequency_penalty": 0.25, "presence_penalty": -0.5,
+        "logit_bias": {"7": -100, "8": 1.5}, "typical_p": 0.8, "dry_multiplier": 0.75,
+        "dry_base": 1.5, "dry_allowed_length": 3, "dry_sequence_breakers": ["x"],
     }  # fmt: skip
     messages = [
         {"role": "developer", "content": "Be brief."},
@@ -106,6 +108,10 @@ def test_fields_become_options(serve, scripted):
     ]
     assert (options.temperature, options.top_p, options.top_k) == (0.5, 0.9, 7)
     assert (options.min_p, options.repetition_penalty) == (0.1, 1.2)
+    assert (options.frequency_penalty, options.presence_penalty) == (0.25, -0.5)
+    assert options.logit_bias == {7: -100.0, 8: 1.5}
+    assert (options.typical_p, options.dry_multiplier, options.dry_base) == (0.8, 0.75, 1.5)
+    assert (options.dry_allowed_length, options.dry_breakers) == (3, ("x",))
     assert options.seed == 2**64 - 1
     assert options.max_tokens == 4096
     assert options.stop == ()
@@ -176,7 +182,14 @@ def bad(**fields):
         (bad(seed=1.5), 400, "whole number", "seed"),
         (bad(stop=3), 400, "'stop'", "stop"),
         (bad(stop=["x"] * 40), 400, "32", "stop"),
-        (bad(stop=[""]), 400, "characters", None),
+        (bad(stop=[""]), 400, "none of them empty", "stop"),
+        (bad(logit_bias={"x": 1}), 400, "token ids", "logit_bias"),
+        (bad(logit_bias={"1": 101}), 400, "-100 to 100", "logit_bias"),
+        (bad(logit_bias={"1": "a"}), 400, "a number", "logit_bias"),
+        (bad(logit_bias=[]), 400, "an object", "logit_bias"),
+        (bad(logit_bias={"260": 1}), 400, "260", None),
+        (bad(frequency_penalty=3), 400, "-2 to 2", "frequency_penalty"),
+        (bad(typical_p=0), 400, "above 0", None),
         (bad(stream="yes"), 400, "true or false", "stream"),
         (bad(stream_options={"x": 1}), 400, "'x'", "x"),
         (bad(stream_options=1), 400, "an object", "stream_options"),
