@@ -55,7 +55,7 @@ HOMES = {
     "paho": ("device/mqtt.py",),
     "amqtt": ("device/embedded_broker.py",),
     "starlette": ("device/http/*",),
-    "uvicorn": ("device/http/server.py",),
+    "uvicorn": ("device/http/server.py", "device/http/connections.py"),
     "click": ("cli/*",),
 }
 # Modules of the standard library that run code from what they read.

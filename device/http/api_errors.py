@@ -13,10 +13,10 @@ from typing import Any, Literal
 from edgewise.common.errors import EdgewiseError
 from edgewise.device.errors import WireError
 from edgewise.runtime.backends.protocol import BackendError
-from edgewise.runtime.kv_cache import ContextError
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.sampling import LogitsError
-from edgewise.runtime.scheduler import ClosedError, LateError
+from edgewise.runtime.scheduler import LateError
+from edgewise.runtime.slot_pool import ContextError
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def as_api_error(error: BaseException) -> ApiError:
         return ApiError(str(error), status=error.code)
     if isinstance(error, ContextError):
         return ApiError(_sentence(error), code="context_length_exceeded")
-    if isinstance(error, ClosedError | ModelError):
+    if isinstance(error, ModelError):
         return stopping()
     if isinstance(error, LateError):
         return ApiError(_sentence(error), status=503, kind="server_error", code="late")

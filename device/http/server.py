@@ -20,6 +20,7 @@ from typing import Any
 
 import uvicorn
 
+from edgewise.device.http.connections import HurriedProtocol
 from edgewise.device.http.endpoints import Endpoints
 from edgewise.device.http.keys import Keys
 from edgewise.device.http.listening import BACKLOG, listen, url_of
@@ -63,7 +64,7 @@ class HttpServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._endpoints.gate,
-                http="h11",
+                http=HurriedProtocol,
                 loop="asyncio",
                 ws="none",
                 lifespan="off",

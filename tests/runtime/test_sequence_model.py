@@ -90,9 +90,9 @@ def test_sampling_is_as_asked_for_or_as_the_bundle_advises(tmp_path):
 
 def test_a_format_of_the_output_is_refused(tmp_path):
     options = GenerationOptions(output_format=OutputFormat.regex("a+"))
-    with load(write_fake_sequence_bundle(tmp_path / "b")) as model:
-        with pytest.raises(OptionsError, match="follows none"):
-            model.stream("x", options)
+    folder = write_fake_sequence_bundle(tmp_path / "b")
+    with load(folder) as model, pytest.raises(OptionsError, match="follows none"):
+        model.stream("x", options)
 
 
 def test_beams_find_what_is_likelier_than_the_greedy_answer(tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device.errors import DeviceError
+from edgewise.device.http.connections import HurriedProtocol
 from edgewise.device.http.keys import Keys
 from edgewise.device.http.listening import host_name, is_loopback, listen, url_of
 
@@ -161,6 +162,22 @@ def test_connections_beyond_the_limit_are_told_so(serve, scripted):
     assert second.getresponse().status == 503
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /he"])
+def test_a_connection_that_does_not_get_on_is_closed(serve, scripted, monkeypatch, sent):
+    monkeypatch.setattr(HurriedProtocol, "hurry_seconds", 0.05)
+    ask = serve(scripted)
+    hanging = ask.begin("hang x")
+    with socket.create_connection((ask.host, ask.port), timeout=10) as raw:
+        raw.sendall(sent)
+        received = b""
+        while part := raw.recv(4096):
+            received += part
+    assert received.count(b"HTTP/1.1 200 OK") == sent.count(b"\r\n\r\n")
+    scripted.release.set()
+    assert hanging.getresponse().status == 200  # which took longer, and was at work
+    hanging.close()
 
 
 @pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02\x00\x01", b"GET /\r\n\r\n", b"x" * 200_000])
