@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device import request_making, worker
-from edgewise.device.errors import WireError
+from edgewise.device.errors import DeviceError, WireError
 from edgewise.device.reply_messages import (
     FINAL_STATUSES,
     FINISH_REASONS,
@@ -315,7 +315,11 @@ def test_a_request_that_breaks_a_rule_is_refused(change: dict[str, Any], reason:
 
 def test_a_request_has_every_option_of_generating() -> None:
     names = {one.name for one in fields(GenerationOptions)}
-    assert {"max_tokens", *OPTIONS} == names
+    assert {"max_tokens", "logprobs", *OPTIONS} == names
+    with pytest.raises(DeviceError, match="do not travel over MQTT"):
+        request_making.generation_request(
+            "hi", GenerationOptions(logprobs=0), request_id="q", priority=5, deadline_seconds=1.0
+        )
 
 
 def test_a_schema_may_be_nested_and_not_without_end() -> None:
