@@ -40,7 +40,7 @@ def generation_request(
     """
     if options is not None and options.logprobs is not None:
         raise DeviceError(
-            "Log-probabilities do not travel over MQTT; leave logprobs out, or load the bundle here."
+            "Log-probabilities do not travel over MQTT; leave logprobs out, or load a bundle here."
         )
     text = prompt if isinstance(prompt, str) else None
     turns = None
