@@ -116,4 +116,5 @@ def test_it_passes_its_gate_and_answers(real, tmp_path, record_property, runtime
     with load(report.bundle.path) as model:
         answer = model.generate(real.content["question"], GREEDY)
     record_property("answer", answer.text)
-    assert real.content["answer"] in answer.text
+    # Gemma is no chat model: how it goes on differs with the recipe, not what it speaks of.
+    assert any(text in answer.text for text in real.content["answers"])
