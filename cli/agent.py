@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -19,6 +16,7 @@ from edgewise.cli.broker import (
     tls_options,
 )
 from edgewise.cli.extras import require_extra
+from edgewise.cli.log import log_to_stderr
 from edgewise.cli.parameters import (
     PATH,
     complete_folders,
@@ -27,7 +25,6 @@ from edgewise.cli.parameters import (
     threads_option,
 )
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -111,7 +108,7 @@ def agent(
     url = broker or ""
     port = embedded_port(broker) if embedded_broker else BrokerAddress.parse(url).port
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_logging(debug=bool(context_.find_root().params.get("debug"))))
+        stack.enter_context(log_to_stderr(debug=bool(context_.find_root().params.get("debug"))))
         if embedded_broker:
             own_broker = stack.enter_context(EmbeddedBroker(port=port))
             url, protocol = own_broker.url, own_broker.protocol
@@ -145,24 +142,3 @@ def embedded_port(broker: str | None) -> int:
             "--broker out, or give mqtt://127.0.0.1:PORT."
         )
     return address.port
-
-
-@contextlib.contextmanager
-def _logging(*, debug: bool) -> Iterator[None]:
-    """Write the log to stderr while the block lasts."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
-    levels = {"": logging.WARNING, "edgewise": logging.DEBUG if debug else logging.INFO}
-    if not debug:
-        # The embedded broker lets each client that speaks MQTT 5 fail with a traceback from here.
-        levels["asyncio"] = logging.CRITICAL
-    before = {name: logging.getLogger(name).level for name in levels}
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)

@@ -17,6 +17,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "litertlm": ("ai_edge_litert", "flatbuffers", "litert_lm_builder"),
         "constraints": ("llguidance",),
         "vision": ("PIL",),
+        "serve": ("starlette", "uvicorn"),
         "optimum": ("optimum",),  # better in an environment of its own
     }
 )

@@ -26,6 +26,7 @@ from edgewise.cli.plan import plan
 from edgewise.cli.profiles import profiles
 from edgewise.cli.request import request
 from edgewise.cli.run import run
+from edgewise.cli.serve import serve
 from edgewise.common.version import VERSION
 
 NAME = "edgewise"
@@ -70,6 +71,7 @@ for command in (
     bench,
     agent,
     request,
+    serve,
     profiles,
     doctor,
     demo,

@@ -18,10 +18,9 @@ from edgewise.cli.broker import (
     tls_files,
     tls_options,
 )
+from edgewise.cli.generation import generation_options, generation_settings
 from edgewise.cli.parameters import (
     examples,
-    generation_options,
-    generation_settings,
     json_option,
     prompt_with_system,
 )

@@ -17,13 +17,12 @@ import click
 from edgewise.cli import console
 from edgewise.cli.answer import Prompt, generation_json, pieces_of, stream_json, stream_text
 from edgewise.cli.chat import chat
+from edgewise.cli.generation import generation_options, generation_settings
 from edgewise.cli.parameters import (
     PATH,
     bundle_argument,
     context_option,
     examples,
-    generation_options,
-    generation_settings,
     json_option,
     prompt_with_system,
     threads_option,

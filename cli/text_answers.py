@@ -69,8 +69,9 @@ def refuse_without_meaning(task: str, given: Mapping[str, Any]) -> None:
     Raises:
         click.UsageError: One was given.
     """
+    flags = {one.name: one.opts[0] for one in click.get_current_context().command.params}
     names = [
-        f"--{name.replace('_', '-')}"
+        flags[name]
         for name, value in given.items()
         if not (value is None or value is False or value == ())  # 0 is a value
     ]

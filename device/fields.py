@@ -196,6 +196,14 @@ class Fields:
         """Tell whether a field is there and not null; it stays to be taken."""
         return self._values.get(name) is not None
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of what has not been taken."""
+        return tuple(self._values)
+
+    def is_empty(self, name: str) -> bool:
+        """Tell whether a field is an empty list, and take it if it is."""
+        return self._values.get(name) == [] and self.take(name) == []
+
     def _is_absent(self, name: str) -> bool:
         if self.has(name):
             return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgewise.device.errors import DeviceError
 from edgewise.device.request_messages import (
+    OPTIONS,
     ChatMessage,
     Request,
     Text,
@@ -46,23 +48,14 @@ def generation_request(
                 f"A message of the conversation has no {error.args[0]!r}; each has a role "
                 "(system, user, assistant) and a content."
             ) from error
+    asked: dict[str, Any] = {}
+    if options is not None:
+        asked = {name: getattr(options, name) for name in ("max_tokens", *OPTIONS)}
     request = Request(
         id=request_id,
         prompt=text,
         messages=turns,
-        max_tokens=None if options is None else options.max_tokens,
-        temperature=None if options is None else options.temperature,
-        top_k=None if options is None else options.top_k,
-        top_p=None if options is None else options.top_p,
-        min_p=None if options is None else options.min_p,
-        repetition_penalty=None if options is None else options.repetition_penalty,
-        seed=None if options is None else options.seed,
-        stop=() if options is None else tuple(options.stop),
-        raw=False if options is None else options.raw,
-        beams=1 if options is None else options.beams,
-        beam_groups=1 if options is None else options.beam_groups,
-        diversity_penalty=0.0 if options is None else options.diversity_penalty,
-        length_penalty=1.0 if options is None else options.length_penalty,
+        **asked,
         priority=priority,
         deadline_ms=_milliseconds(deadline_seconds),
     )

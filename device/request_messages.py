@@ -8,11 +8,25 @@ it is: the topic does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from edgewise.device.errors import WireError
 from edgewise.device.fields import Fields, decode_message, encode_message, read_message
+from edgewise.runtime.options import (
+    DRY_ALLOWED_LENGTH_MAX,
+    DRY_BASE_MAX,
+    DRY_BREAKER_MAX_LENGTH,
+    DRY_BREAKERS,
+    DRY_MULTIPLIER_MAX,
+    LOGIT_BIAS_MAX,
+    LOGIT_BIAS_MAX_COUNT,
+    OCCURRENCE_PENALTY_MAX,
+    GenerationOptions,
+)
 
 MAX_REQUEST_BYTES = 131_072  # bytes of one request's payload
 MAX_TEXT_LENGTH = MAX_REQUEST_BYTES  # characters of a prompt, a text or a chat message
@@ -26,6 +40,8 @@ MAX_STOP_LENGTH = 256  # characters
 MAX_SEED = 2**63 - 1
 DEFAULT_PRIORITY = 5
 HIGHEST_PRIORITY = 9  # 0 is the lowest
+
+_TOKEN = re.compile("0|[1-9][0-9]{0,8}")  # an id
 
 ROLES = ("system", "user", "assistant")
 
@@ -56,6 +72,14 @@ class Request:
         top_p: Choose among the likeliest tokens that hold this share of the probability.
         min_p: Leave out tokens less likely than this share of the likeliest one's probability.
         repetition_penalty: Over 1 makes tokens that have been used less likely.
+        typical_p: Choose among the tokens that surprise about as much as is expected.
+        frequency_penalty: Taken from a token's logit for each time that the answer has it.
+        presence_penalty: Taken from the logits of tokens that the answer has.
+        logit_bias: Added to the logits of tokens, by their ids.
+        dry_multiplier: Over 0 keeps the text from repeating sequences of tokens (DRY).
+        dry_base: How much more a longer repetition costs, by token.
+        dry_allowed_length: Tokens in a row that may be repeated.
+        dry_breakers: Texts over which no repetition reaches.
         seed: Makes sampling repeatable.
         stop: Texts that end the answer.
         raw: Feed the prompt without the model's chat template.
@@ -77,6 +101,14 @@ class Request:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
+    typical_p: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_breakers: tuple[str, ...] = DRY_BREAKERS
     seed: int | None = None
     stop: tuple[str, ...] = ()
     raw: bool = False
@@ -90,30 +122,22 @@ class Request:
 
     def encode(self) -> bytes:
         """Write the payload; what has its default value is left out."""
-        chat = None
+        usual = vars(Request(self.id))
+        given = {name: value for name, value in vars(self).items() if value != usual[name]}
         if self.messages is not None:
-            chat = [{"role": turn.role, "content": turn.content} for turn in self.messages]
-        return encode_message(
-            id=self.id,
-            prompt=self.prompt,
-            messages=chat,
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            seed=self.seed,
-            stop=list(self.stop) or None,
-            raw=self.raw or None,
-            beams=None if self.beams == 1 else self.beams,
-            beam_groups=None if self.beam_groups == 1 else self.beam_groups,
-            diversity_penalty=self.diversity_penalty or None,
-            length_penalty=None if self.length_penalty == 1 else self.length_penalty,
-            priority=None if self.priority == DEFAULT_PRIORITY else self.priority,
-            deadline_ms=self.deadline_ms,
-            stream=None if self.stream else False,
-        )
+            given["messages"] = [vars(turn) for turn in self.messages]
+        if self.logit_bias:
+            given["logit_bias"] = {str(token): bias for token, bias in self.logit_bias.items()}
+        return encode_message(id=self.id, **given)
+
+
+OPTIONS = tuple(
+    one.name
+    for one in dataclasses.fields(Request)
+    if one.name in GenerationOptions.__dataclass_fields__ and one.name != "max_tokens"
+)
+"""Fields that a request and the options of generating have both; of max_tokens an agent has a
+default of its own."""
 
 
 @dataclass(frozen=True)
@@ -172,13 +196,38 @@ def _chat(fields: Fields) -> tuple[ChatMessage, ...] | None:
     return tuple(turns) or None
 
 
-def _stop(fields: Fields) -> tuple[str, ...]:
-    texts = fields.items("stop", max_length=MAX_STOP_STRINGS)
-    if not all(isinstance(text, str) and 1 <= len(text) <= MAX_STOP_LENGTH for text in texts):
-        raise fields.fault(
-            f"Each text of 'stop' must be a string of 1 to {MAX_STOP_LENGTH} characters."
-        )
+def _texts_of(fields: Fields, name: str, *, most: int, longest: int) -> tuple[str, ...]:
+    texts = fields.items(name, max_length=most)
+    if not all(isinstance(text, str) and 1 <= len(text) <= longest for text in texts):
+        raise fields.fault(f"Each text of {name!r} must be a string of 1 to {longest} characters.")
     return tuple(texts)
+
+
+def _dry_breakers(fields: Fields) -> tuple[str, ...]:
+    if fields.is_empty("dry_breakers"):
+        return ()
+    return (
+        _texts_of(fields, "dry_breakers", most=MAX_STOP_STRINGS, longest=DRY_BREAKER_MAX_LENGTH)
+        or DRY_BREAKERS
+    )
+
+
+def _occurrence_penalty(fields: Fields, name: str) -> float:
+    return fields.optional_number(name, -OCCURRENCE_PENALTY_MAX, OCCURRENCE_PENALTY_MAX) or 0.0
+
+
+def _logit_bias(fields: Fields) -> dict[int, float]:
+    if not fields.has("logit_bias"):
+        fields.take("logit_bias")
+        return {}
+    given = fields.inner("logit_bias")
+    names = given.names()
+    if len(names) > LOGIT_BIAS_MAX_COUNT or not all(_TOKEN.fullmatch(name) for name in names):
+        raise fields.fault(
+            f"The field 'logit_bias' must have up to {LOGIT_BIAS_MAX_COUNT} fields, each named by"
+            " a token's id."
+        )
+    return {int(name): given.number(name, -LOGIT_BIAS_MAX, LOGIT_BIAS_MAX) for name in names}
 
 
 def parse_request(payload: bytes) -> Request:
@@ -198,8 +247,19 @@ def parse_request(payload: bytes) -> Request:
         top_p=fields.optional_number("top_p", 0, 1),
         min_p=fields.optional_number("min_p", 0, 1),
         repetition_penalty=fields.optional_number("repetition_penalty", 0.01, 100),
+        typical_p=_or_default(fields.optional_number("typical_p", 0, 1), 1.0),
+        frequency_penalty=_occurrence_penalty(fields, "frequency_penalty"),
+        presence_penalty=_occurrence_penalty(fields, "presence_penalty"),
+        logit_bias=_logit_bias(fields),
+        dry_multiplier=fields.optional_number("dry_multiplier", 0, DRY_MULTIPLIER_MAX) or 0.0,
+        dry_base=_or_default(fields.optional_number("dry_base", 1, DRY_BASE_MAX), Request.dry_base),
+        dry_allowed_length=_or_default(
+            fields.optional_integer("dry_allowed_length", 1, DRY_ALLOWED_LENGTH_MAX),
+            Request.dry_allowed_length,
+        ),
+        dry_breakers=_dry_breakers(fields),
         seed=fields.optional_integer("seed", 0, MAX_SEED),
-        stop=_stop(fields),
+        stop=_texts_of(fields, "stop", most=MAX_STOP_STRINGS, longest=MAX_STOP_LENGTH),
         raw=fields.flag("raw", default=False),
         beams=fields.optional_integer("beams", 1, 64) or 1,
         beam_groups=fields.optional_integer("beam_groups", 1, 64) or 1,

@@ -20,7 +20,7 @@ from typing import cast
 from edgewise.common.errors import EdgewiseError
 from edgewise.device.job import Job, WaitingLine
 from edgewise.device.reply_messages import ErrorCode, Failure, Final, Results
-from edgewise.device.request_messages import Request, TextsRequest
+from edgewise.device.request_messages import OPTIONS, Request, TextsRequest
 from edgewise.device.text_generator import AnyModel, TextGenerator
 from edgewise.device.verbs import TASKS
 from edgewise.runtime.generation import Piece
@@ -46,18 +46,7 @@ def generation_options(request: Request, *, max_tokens: int) -> GenerationOption
     """
     return GenerationOptions(
         max_tokens=max_tokens if request.max_tokens is None else request.max_tokens,
-        temperature=request.temperature,
-        top_k=request.top_k,
-        top_p=request.top_p,
-        min_p=request.min_p,
-        repetition_penalty=request.repetition_penalty,
-        seed=request.seed,
-        stop=request.stop,
-        raw=request.raw,
-        beams=request.beams,
-        beam_groups=request.beam_groups,
-        diversity_penalty=request.diversity_penalty,
-        length_penalty=request.length_penalty,
+        **{name: getattr(request, name) for name in OPTIONS},
     )
 
 

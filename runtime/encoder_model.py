@@ -134,6 +134,14 @@ class EncoderModel(Model):
         with self._turn():
             return self._session.fill_mask(checked, count=count)
 
+    def count_tokens(self, text: Text) -> int:
+        """Return how many tokens a text takes, those around it included.
+
+        Raises:
+            EncoderError: It is too long; both numbers are given.
+        """
+        return self._session.count_tokens(text)
+
     @property
     def mask_text(self) -> str | None:
         """What stands for a missing word in a text, such as "[MASK]"; None: the model has none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from time import perf_counter
 
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
@@ -32,13 +33,19 @@ class LanguageModel(Model):
         template: ChatTemplate | None,
         *,
         prefill_chunk: int = PREFILL_CHUNK,
+        cache_bytes: int | None = None,
     ) -> None:
         """Put the loaded parts together; `edgewise.runtime.load` is what makes them."""
         super().__init__(bundle, backend, tokenizer)
         self._backend = backend
         self._template = template
         self._session = DecoderSession(
-            backend, tokenizer, bundle.manifest, prefill_chunk=prefill_chunk
+            backend,
+            tokenizer,
+            bundle.manifest,
+            prefill_chunk=prefill_chunk,
+            cache_bytes=cache_bytes,
+            tokenizer_json=lambda: bundle.read_text("tokenizer"),
         )
 
     @property
@@ -47,14 +54,22 @@ class LanguageModel(Model):
         return self._backend.capacity
 
     def stream(
-        self, prompt: str | Messages, options: GenerationOptions | None = None
+        self,
+        prompt: str | Messages,
+        options: GenerationOptions | None = None,
+        *,
+        standing: Standing | None = None,
     ) -> Generator[Piece, None, None]:
         """Generate an answer piece by piece; closing the generator cancels.
+
+        Any number of generations may be open at once, in one thread or in several. As many as the
+        cache has slots are computed together, the others wait.
 
         Args:
             prompt: Messages, or a text. With a chat template in the bundle, a text is one user
                 message unless ``options.raw``; without one it is continued as it is.
             options: How to generate; None: the defaults of `GenerationOptions`.
+            standing: Whose request it is, and how urgent; None: nobody's in particular.
 
         Returns:
             A generator of pieces; the last one has ``finished`` and ``statistics``. It computes
@@ -65,8 +80,8 @@ class LanguageModel(Model):
             OptionsError: Several beams are asked for.
             ContextError: The prompt is empty or longer than the context; both numbers are given.
             TaskError: The bundle was not made to generate.
-            ModelError: The model is closed, or (at the first ``next``) this thread has another
-                generation open.
+            FormatError: The output format can not be used.
+            ModelError: The model is closed, now or at a later ``next``.
         """
         settled = self._checked(options)
         begin = perf_counter()
@@ -74,17 +89,23 @@ class LanguageModel(Model):
         prompt_ids, continues = self._encode(prompt, raw=settled.raw)
         self._session.slots.check_prompt(len(prompt_ids))
         encoding_seconds = perf_counter() - begin
-        return self._stream(
-            lambda: self._session.stream(
-                prompt_ids, settled, continues=continues, encoding_seconds=encoding_seconds
-            )
+        return self._session.stream(
+            prompt_ids,
+            settled,
+            continues=continues,
+            encoding_seconds=encoding_seconds,
+            standing=standing,
         )
 
     def generate(
-        self, prompt: str | Messages, options: GenerationOptions | None = None
+        self,
+        prompt: str | Messages,
+        options: GenerationOptions | None = None,
+        *,
+        standing: Standing | None = None,
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
-        return collect(self.stream(prompt, options))
+        return collect(self.stream(prompt, options, standing=standing))
 
     def score(self, prompt: str | Messages) -> dict[str, float]:
         """Return the numbers of a scoring head at the prompt's last token, by label.
@@ -96,12 +117,11 @@ class LanguageModel(Model):
             ChatError: As `stream`.
             ContextError: The prompt is empty or longer than the context; both numbers are given.
             TaskError: The bundle was not made to score.
-            ModelError: The model is closed, or this thread has a generation open.
+            ModelError: The model is closed.
         """
         self._require("score")
         prompt_ids, _ = self._encode(prompt, raw=isinstance(prompt, str))
-        with self._turn():
-            scores = self._session.score(prompt_ids)
+        scores = self._session.score(prompt_ids)
         return dict(zip(self.manifest.labels, scores.tolist(), strict=True))
 
     def count_tokens(self, prompt: str | Messages, *, raw: bool = False) -> int:
@@ -149,3 +169,7 @@ class LanguageModel(Model):
         if not isinstance(prompt, str):
             return prompt
         return None if self._template is None else [{"role": "user", "content": prompt}]
+
+    def _close_engine(self) -> None:
+        self._session.close()
+        super()._close_engine()

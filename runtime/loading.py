@@ -14,7 +14,7 @@ from edgewise.runtime.chat import ChatTemplate
 from edgewise.runtime.encoder_model import EncoderModel
 from edgewise.runtime.engines import EngineFactory, engine_factory
 from edgewise.runtime.language_model import LanguageModel
-from edgewise.runtime.options import BEAMS_MAX, OptionsError
+from edgewise.runtime.options import OptionsError
 from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sequence_model import SequenceModel
 from edgewise.runtime.tokenizer import Tokenizer
@@ -22,6 +22,7 @@ from edgewise.runtime.versions import check_minimum_versions
 from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 THREADS_MAX = 1024
+SLOTS_MAX = 64
 
 AnyModel = LanguageModel | VisionLanguageModel | SequenceModel | EncoderModel
 
@@ -34,6 +35,7 @@ def load(
     context_length: int | None = None,
     prefill_chunk: int = PREFILL_CHUNK,
     slots: int = 1,
+    cache_bytes: int | None = None,
     backend: EngineFactory | None = None,
 ) -> AnyModel:
     """Load a bundle.
@@ -47,8 +49,10 @@ def load(
             an encoder-decoder the answer); None: all that the bundle allows. Less takes less
             memory.
         prefill_chunk: Tokens of a decoder's prompt that are computed at once.
-        slots: Sequences that the cache holds at once: beam search takes one for each beam, and each
-            takes as much memory again.
+        slots: Sequences that the cache holds at once: answers of a decoder that are computed
+            together, or the beams of a search. Each takes memory of its own, as it fills.
+        cache_bytes: What the keys and values of all slots of a decoder may take together; None:
+            what they take when full.
         backend: Another engine than the manifest names.
 
     Returns:
@@ -67,7 +71,9 @@ def load(
     manifest = bundle.manifest
     capacity = _within("context_length", context_length, manifest.context_length)
     prefill_chunk = _within("prefill_chunk", prefill_chunk, 2**31 - 1)
-    _within("slots", slots, BEAMS_MAX)
+    _within("slots", slots, SLOTS_MAX)
+    if cache_bytes is not None:
+        _within("cache_bytes", cache_bytes, 2**63 - 1)
     if threads is None:
         threads = _default_threads(manifest)
     else:
@@ -83,7 +89,14 @@ def load(
     if manifest.family == "encoder_decoder":
         return SequenceModel(bundle, engine, tokenizer, template)
     kind = VisionLanguageModel if manifest.family == "vision_language" else LanguageModel
-    return kind(bundle, engine, tokenizer, template, prefill_chunk=prefill_chunk)
+    return kind(
+        bundle,
+        engine,
+        tokenizer,
+        template,
+        prefill_chunk=prefill_chunk,
+        cache_bytes=cache_bytes,
+    )
 
 
 def _default_threads(manifest: Manifest) -> int:

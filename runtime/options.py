@@ -9,25 +9,40 @@ repetition penalty holds for both. Values come from the network too, so a wrong 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.option_checks import (
+    OptionsError,
+    check_number,
+    check_texts,
+    check_whole,
+    is_number,
+)
+from edgewise.runtime.output_format import OutputFormat
+
+__all__ = ["GenerationOptions", "OptionsError", "SamplingDefaults", "SamplingSettings"]
 
 Number = TypeVar("Number", int, float)
 
 TEMPERATURE_MAX = 100.0
 REPETITION_PENALTY_MAX = 100.0
+OCCURRENCE_PENALTY_MAX = 2.0  # of frequency_penalty and presence_penalty, and its negative
+LOGIT_BIAS_MAX = 100.0  # and its negative
+LOGIT_BIAS_MAX_COUNT = 1024  # tokens
+TOKEN_ID_MAX = 2**31 - 1
+DRY_MULTIPLIER_MAX = 100.0
+DRY_BASE_MAX = 100.0
+DRY_ALLOWED_LENGTH_MAX = 2**31 - 1  # tokens
+DRY_BREAKERS = ("\n", ":", '"', "*")
+DRY_BREAKER_MAX_LENGTH = 64  # characters
 SEED_MAX = 2**64 - 1
 STOP_MAX_COUNT = 32  # strings
 STOP_MAX_LENGTH = 1024  # characters
 BEAMS_MAX = 64
 DIVERSITY_PENALTY_MAX = 100.0
 LENGTH_PENALTY_MAX = 10.0  # and its negative
-
-
-class OptionsError(EdgewiseError):
-    """A generation option that is outside what is accepted."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,14 @@ class SamplingSettings:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None  # None: fresh entropy
+    typical_p: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2  # tokens
+    dry_breakers: tuple[str, ...] = DRY_BREAKERS
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,14 @@ class GenerationOptions:
     top_p: float | None = None  # above 0, up to 1 (off)
     min_p: float | None = None  # 0 (off) to 1
     repetition_penalty: float | None = None  # above 0; 1: off, over 1: repeat less
+    typical_p: float = 1.0  # above 0, up to 1 (off)
+    frequency_penalty: float = 0.0  # -2 to 2; taken from a logit for each use in the answer
+    presence_penalty: float = 0.0  # -2 to 2; taken from a logit once the answer has the token
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)  # -100 to 100 by id
+    dry_multiplier: float = 0.0  # 0: off; see dry.py
+    dry_base: float = 1.75  # at least 1
+    dry_allowed_length: int = 2  # tokens that may be repeated in a row, at least 1
+    dry_breakers: tuple[str, ...] = DRY_BREAKERS  # texts over which no repetition reaches
     seed: int | None = None  # 0 to SEED_MAX; None: another result each time
     stop: tuple[str, ...] = ()  # texts that end the answer and are not part of it
     raw: bool = False  # True: the prompt is continued as it is, without the chat template
@@ -73,34 +104,54 @@ class GenerationOptions:
     beam_groups: int = 1  # divides beams; over 1: groups that avoid each other's tokens
     diversity_penalty: float = 0.0  # taken from a log-probability for each use by earlier groups
     length_penalty: float = 1.0  # beams are ranked by log-probability / tokens ** length_penalty
+    output_format: OutputFormat | None = None  # what the answer must look like
 
     def __post_init__(self) -> None:
-        _check_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
-        _check_number("temperature", self.temperature, 0.0, TEMPERATURE_MAX)
-        _check_whole("top_k", self.top_k, 0, 2**31 - 1)
-        _check_number("top_p", self.top_p, 0.0, 1.0, low_excluded=True)
-        _check_number("min_p", self.min_p, 0.0, 1.0)
-        _check_number(
+        check_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        self._check_sampling()
+        self._check_penalties()
+        if not isinstance(self.raw, bool):
+            raise OptionsError(f"raw is {self.raw!r}; accepted: True or False")
+        check_texts("stop", self.stop, most=STOP_MAX_COUNT, longest=STOP_MAX_LENGTH)
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if self.output_format is not None and self.beams > 1:
+            raise OptionsError("an output format goes with one beam; leave beams out")
+        self._check_beams()
+
+    def _check_sampling(self) -> None:
+        check_number("temperature", self.temperature, 0.0, TEMPERATURE_MAX, optional=True)
+        check_whole("top_k", self.top_k, 0, 2**31 - 1, optional=True)
+        check_number("top_p", self.top_p, 0.0, 1.0, optional=True, low_excluded=True)
+        check_number("min_p", self.min_p, 0.0, 1.0, optional=True)
+        check_number("typical_p", self.typical_p, 0.0, 1.0, low_excluded=True)
+        check_whole("seed", self.seed, 0, SEED_MAX, optional=True)
+
+    def _check_penalties(self) -> None:
+        check_number(
             "repetition_penalty",
             self.repetition_penalty,
             0.0,
             REPETITION_PENALTY_MAX,
+            optional=True,
             low_excluded=True,
         )
-        _check_whole("seed", self.seed, 0, SEED_MAX)
-        if not isinstance(self.raw, bool):
-            raise OptionsError(f"raw is {self.raw!r}; accepted: True or False")
-        _check_stop(self.stop)
-        object.__setattr__(self, "stop", tuple(self.stop))
-        self._check_beams()
+        for name in ("frequency_penalty", "presence_penalty"):
+            check_number(name, getattr(self, name), -OCCURRENCE_PENALTY_MAX, OCCURRENCE_PENALTY_MAX)
+        check_number("dry_multiplier", self.dry_multiplier, 0.0, DRY_MULTIPLIER_MAX)
+        check_number("dry_base", self.dry_base, 1.0, DRY_BASE_MAX)
+        check_whole("dry_allowed_length", self.dry_allowed_length, 1, DRY_ALLOWED_LENGTH_MAX)
+        check_texts(
+            "dry_breakers", self.dry_breakers, most=STOP_MAX_COUNT, longest=DRY_BREAKER_MAX_LENGTH
+        )
+        object.__setattr__(self, "dry_breakers", tuple(self.dry_breakers))
+        _check_logit_bias(self.logit_bias)
+        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
 
     def _check_beams(self) -> None:
-        _check_whole("beams", self.beams, 1, BEAMS_MAX)
-        _check_whole("beam_groups", self.beam_groups, 1, BEAMS_MAX)
-        _check_number("diversity_penalty", self.diversity_penalty, 0.0, DIVERSITY_PENALTY_MAX)
-        _check_number(
-            "length_penalty", self.length_penalty, -LENGTH_PENALTY_MAX, LENGTH_PENALTY_MAX
-        )
+        check_whole("beams", self.beams, 1, BEAMS_MAX)
+        check_whole("beam_groups", self.beam_groups, 1, BEAMS_MAX)
+        check_number("diversity_penalty", self.diversity_penalty, 0.0, DIVERSITY_PENALTY_MAX)
+        check_number("length_penalty", self.length_penalty, -LENGTH_PENALTY_MAX, LENGTH_PENALTY_MAX)
         if self.beams % self.beam_groups:
             raise OptionsError(
                 f"beam_groups is {self.beam_groups}; accepted: a divisor of beams, which is"
@@ -124,6 +175,11 @@ class GenerationOptions:
             "top_k": self.top_k,
             "top_p": 0.0 if self.top_p == 1.0 else self.top_p,
             "min_p": self.min_p,
+            "typical_p": 0.0 if self.typical_p == 1.0 else self.typical_p,
+            "frequency_penalty": self.frequency_penalty,
+            "presence_penalty": self.presence_penalty,
+            "logit_bias": self.logit_bias,
+            "dry_multiplier": self.dry_multiplier,
         }
         for name, value in sampling.items():
             if value:
@@ -141,6 +197,14 @@ class GenerationOptions:
             min_p=_first(self.min_p, defaults.min_p, 0.0),
             repetition_penalty=_first(self.repetition_penalty, defaults.repetition_penalty, 1.0),
             seed=self.seed,
+            typical_p=self.typical_p,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            logit_bias=self.logit_bias,
+            dry_multiplier=self.dry_multiplier,
+            dry_base=self.dry_base,
+            dry_allowed_length=self.dry_allowed_length,
+            dry_breakers=self.dry_breakers,
         )
 
 
@@ -150,36 +214,16 @@ def _first(given: Number | None, advised: Number | None, neutral: Number) -> Num
     return neutral if advised is None else advised
 
 
-def _check_whole(name: str, value: object, low: int, high: int) -> None:
-    if value is None and name not in ("max_tokens", "beams", "beam_groups"):
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise OptionsError(f"{name} is {value!r}; accepted: a whole number from {low} to {high}")
-
-
-def _check_number(
-    name: str, value: object, low: float, high: float, *, low_excluded: bool = False
-) -> None:
-    if value is None and name not in ("diversity_penalty", "length_penalty"):
-        return
-    fits = (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and low <= value <= high  # false for NaN
-        and not (low_excluded and value == low)
+def _check_logit_bias(bias: object) -> None:
+    accepted = (
+        f"accepted: up to {LOGIT_BIAS_MAX_COUNT} token ids, each with a number from"
+        f" {-LOGIT_BIAS_MAX:g} to {LOGIT_BIAS_MAX:g}, such as {{42: -1.5}}"
     )
-    if not fits:
-        start = f"above {low:g}" if low_excluded else f"from {low:g}"
-        raise OptionsError(f"{name} is {value!r}; accepted: a number {start} up to {high:g}")
-
-
-def _check_stop(stop: object) -> None:
-    if not isinstance(stop, tuple | list):
-        raise OptionsError(f"stop is {stop!r}; accepted: a list of texts, such as ['END']")
-    if len(stop) > STOP_MAX_COUNT:
-        raise OptionsError(f"stop has {len(stop)} texts; accepted: up to {STOP_MAX_COUNT}")
-    for text in stop:
-        if not isinstance(text, str) or not 1 <= len(text) <= STOP_MAX_LENGTH:
-            raise OptionsError(
-                f"stop holds {text!r:.80}; accepted: texts of 1 to {STOP_MAX_LENGTH} characters"
-            )
+    if not isinstance(bias, Mapping):
+        raise OptionsError(f"logit_bias is {bias!r:.80}; {accepted}")
+    if len(bias) > LOGIT_BIAS_MAX_COUNT:
+        raise OptionsError(f"logit_bias has {len(bias)} tokens; {accepted}")
+    for token, value in bias.items():
+        is_token = isinstance(token, int) and is_number(token, 0, TOKEN_ID_MAX)
+        if not is_token or not is_number(value, -LOGIT_BIAS_MAX, LOGIT_BIAS_MAX):
+            raise OptionsError(f"logit_bias has {value!r:.40} for {token!r:.40}; {accepted}")

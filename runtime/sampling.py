@@ -1,25 +1,26 @@
 """Choosing the next token from a row of logits.
 
 Workflow: one `Sampler` a generation; `sample` takes the logits after each step and remembers the
-token it chose, which the repetition penalty needs.
+token it chose, which the penalties need; `note` tells it a token that came without being chosen.
 
 Rules: the steps and their order are those of transformers' ``generate`` (llama.cpp applies the
-temperature last): repetition penalty over prompt and answer, temperature, top-k, top-p, min-p.
-- Repetition penalty (Keskar et al. 2019): the logit of a token seen before is divided by the
-  penalty when positive and multiplied by it when negative, once, however often it was seen.
+temperature last): bias and penalties (penalties.py), temperature, top-k, top-p, min-p, typical-p.
 - Top-k keeps every token whose logit is at least the k-th largest, ties included.
 - Top-p keeps the fewest most probable tokens whose mass, among what top-k left, reaches p; of equal
   logits the lower token id comes first.
 - Min-p keeps tokens at least min_p times as probable as the most probable one.
-The most probable token is never removed. Greedy decoding is one argmax (the lowest id of equals);
-the vocabulary is sorted only as deep as a flat distribution forces top-p to go. Probabilities are
-float64 and relative to the largest logit, so nothing overflows.
+- Typical-p (Meister et al. 2023) keeps the fewest tokens, among what is left, whose surprise is
+  nearest to the expected one and whose mass reaches p, ties with the last included.
+All but typical-p keep the most probable token. Greedy decoding is one argmax (the lowest id of
+equals). Nothing is copied while no logit is changed; the vocabulary is sorted only as deep as a
+flat distribution forces top-p and typical-p to go. Probabilities are float64 and relative to the
+largest logit, so nothing overflows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.options import SamplingSettings
+from edgewise.runtime.penalties import Penalties
 
 Floating = TypeVar("Floating", np.float32, np.float64)
 
@@ -44,31 +46,29 @@ class Sampler:
     def __init__(
         self,
         settings: SamplingSettings,
-        prompt_ids: Iterable[int] = (),
+        prompt_ids: Sequence[int] = (),
         *,
         sampled_vocabulary: int | None = None,
+        bytes_of: Callable[[int], bytes] | None = None,
     ) -> None:
         """Seed the generator.
 
         Args:
             settings: What to apply; see `GenerationOptions.sampling`.
-            prompt_ids: The prompt's token ids, for the repetition penalty.
+            prompt_ids: The prompt's token ids, for the penalties that count them.
             sampled_vocabulary: Ids from here on are padding rows, never chosen; None: there are
                 none.
+            bytes_of: Gives the bytes that a token adds to a text, for the breakers of DRY; None:
+                no token holds one.
         """
         self._vocabulary = sampled_vocabulary
         self._settings = settings
-        self._penalizes = settings.repetition_penalty != 1.0
         self._greedy = settings.temperature == 0.0
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
-        self._seen: set[int] = set()
-        if self._penalizes:
-            self._seen.update(
-                token
-                for token in prompt_ids
-                if sampled_vocabulary is None or token < sampled_vocabulary
-            )
-        self._seen_ids = np.fromiter(self._seen, np.int64, len(self._seen))
+        penalties = Penalties(
+            settings, prompt_ids, sampled_vocabulary=sampled_vocabulary, bytes_of=bytes_of
+        )
+        self._penalties = None if penalties.change_nothing else penalties
 
     def sample(self, logits: NDArray[np.float32]) -> int:
         """Choose the next token.
@@ -81,10 +81,11 @@ class Sampler:
 
         Raises:
             LogitsError: The largest logit is NaN or infinite.
+            OptionsError: A token with a bias is outside the vocabulary.
         """
         logits = logits[: self._vocabulary]
-        if self._penalizes:
-            logits = penalize(logits, self._seen_ids, self._settings.repetition_penalty)
+        if self._penalties is not None:
+            logits = self._penalties.apply(logits)
         if self._greedy:
             token = int(logits.argmax())
             check_largest(float(logits[token]))
@@ -93,26 +94,19 @@ class Sampler:
             bounds = np.cumsum(weights)
             chosen = np.searchsorted(bounds, self._random.random() * bounds[-1], side="right")
             token = int(ids[min(int(chosen), len(ids) - 1)])
-        if self._penalizes and token not in self._seen:
-            self._seen.add(token)
-            self._seen_ids = np.append(self._seen_ids, token)
+        self.note(token)
         return token
 
-
-def penalize(
-    logits: NDArray[Floating], seen_ids: NDArray[np.int64], penalty: float
-) -> NDArray[Floating]:
-    """Return a copy of the logits [vocabulary] with the repetition penalty applied once per id."""
-    result = logits.copy()
-    values = result[seen_ids]
-    result[seen_ids] = np.where(values < 0, values * penalty, values / penalty)
-    return result
+    def note(self, token: int) -> None:
+        """Note a token of the answer; `sample` does so itself for what it chooses."""
+        if self._penalties is not None:
+            self._penalties.note(token)
 
 
 def filtered_weights(
     logits: NDArray[np.float32], settings: SamplingSettings
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Apply temperature, top-k, top-p and min-p.
+    """Apply temperature, top-k, top-p, min-p and typical-p.
 
     Args:
         logits: [vocabulary], float32, penalized already.
@@ -120,7 +114,7 @@ def filtered_weights(
 
     Returns:
         The ids that are left, and their probabilities relative to the most probable token's
-        (float64, so 1.0 is the largest), both of the same length, in no particular order.
+        (float64, so 1.0 is the largest there can be), of the same length, in no particular order.
 
     Raises:
         LogitsError: The largest logit is NaN or infinite.
@@ -145,17 +139,20 @@ def filtered_weights(
     if settings.min_p > 0.0:
         probable = weights >= settings.min_p
         ids, weights = ids[probable], weights[probable]
+    if settings.typical_p < 1.0:
+        typical = _typical(weights, settings.typical_p)
+        ids, weights = ids[typical], weights[typical]
     return ids, weights
 
 
-def _at_least_the_largest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+def _at_least_the_largest(values: NDArray[Floating], count: int) -> NDArray[np.int64]:
     """Return the ascending indices of the ``count`` largest values and of ties with the last."""
     position = len(values) - count
     return np.flatnonzero(values >= np.partition(values, position)[position])
 
 
 def _nucleus(
-    values: NDArray[np.float32], weights: NDArray[np.float64], top_p: float
+    values: NDArray[Floating], weights: NDArray[np.float64], top_p: float
 ) -> NDArray[np.int64]:
     """Return the indices of the fewest largest values whose weights reach ``top_p`` of the sum."""
     wanted = top_p * float(weights.sum())
@@ -170,6 +167,17 @@ def _nucleus(
         if bounds[-1] >= wanted or len(order) == len(values):
             return order[: int(np.searchsorted(bounds, wanted, side="left")) + 1]
         count *= 8
+
+
+def _typical(weights: NDArray[np.float64], mass: float) -> NDArray[np.int64]:
+    """Return the indices of the tokens whose surprise is nearest to the expected one."""
+    possible = np.flatnonzero(weights)
+    probabilities = weights[possible] / weights.sum()
+    surprises = -np.log(probabilities)
+    nearness = -np.abs(surprises - float(probabilities @ surprises))
+    least = nearness[_nucleus(nearness, probabilities, mass)[-1]]
+    kept: NDArray[np.int64] = possible[nearness >= least]
+    return kept
 
 
 def check_largest(largest: float) -> None:

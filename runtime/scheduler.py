@@ -27,14 +27,11 @@ from edgewise.runtime.admission import AdmissionQueue
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Piece
+from edgewise.runtime.model import ModelError
 from edgewise.runtime.slot_pool import SlotPool
 
 PREFILL_CHUNK = 256  # tokens of a prompt in one step
 BUSY_CHUNK = 64  # the same while answers run
-
-
-class ClosedError(EdgewiseError):
-    """The model was closed while something was asked of it."""
 
 
 class LateError(EdgewiseError):
@@ -92,7 +89,7 @@ class Scheduler:
 
         Raises:
             ContextError: The prompt is empty, or no slot can hold it.
-            ClosedError: The scheduler was closed.
+            ModelError: The scheduler was closed.
             LateError: The deadline passed before the request began.
         """
         self.pool.check_prompt(len(decoding.prompt))
@@ -122,7 +119,7 @@ class Scheduler:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError("the model is closed; load the bundle again")
+            raise ModelError("the model is closed; load the bundle again")
 
     def _next_piece(self, decoding: Decoding) -> Piece:
         """Wait for a piece, at work where nobody else is."""

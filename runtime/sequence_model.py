@@ -16,7 +16,7 @@ from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
 from edgewise.runtime.generation import Candidate, Generation, Piece
 from edgewise.runtime.model import Model
-from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.options import GenerationOptions, OptionsError
 from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.seq2seq import SequenceSession
 from edgewise.runtime.tokenizer import Tokenizer
@@ -119,6 +119,11 @@ class SequenceModel(Model):
         self, prompt: str | Messages, options: GenerationOptions | None
     ) -> tuple[GenerationOptions, list[int]]:
         settled = GenerationOptions() if options is None else options
+        if settled.output_format is not None:
+            raise OptionsError(
+                f"an output format is given; {self.manifest.model_id}, an encoder-decoder, follows"
+                " none: leave it out, or ask a decoder"
+            )
         self._require("generate")
         source_ids = self._encode(prompt, raw=settled.raw)
         self._session.check(source_ids, settled)

@@ -17,10 +17,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgewise.runtime.kv_cache import ContextError, check_prompt_length
+from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.prefix_tree import PrefixTree
 
 LEAST_COPIED = 16  # tokens; computing fewer costs no more than copying them
+
+
+class ContextError(EdgewiseError):
+    """More tokens than a slot, or the memory for the cache, can hold."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,13 @@ class SlotPool:
         Raises:
             ContextError: It is empty, longer than the capacity, or takes more than the budget.
         """
-        check_prompt_length(tokens, self.capacity)
+        if tokens < 1:
+            raise ContextError("the prompt is empty; give at least one token")
+        if tokens > self.capacity:
+            raise ContextError(
+                f"the prompt has {tokens} tokens, the context holds {self.capacity}: shorten it, or"
+                " load the bundle with a longer context if it allows one"
+            )
         if self._bytes_of(tokens) > self.budget_bytes:
             raise ContextError(
                 f"the prompt has {tokens} tokens, whose keys and values take "

@@ -133,6 +133,10 @@ class Tokenizer:
         text: str | None = self._inner.id_to_token(token_id)
         return text
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """Return what a token adds to a text that it does not begin; nothing for special tokens."""
+        return self._token_bytes.of(token_id)
+
     def detokenizer(self, *, continues: bool = False) -> Detokenizer:
         """Begin the text of a generation; see `Detokenizer`."""
         return Detokenizer(self._token_bytes, continues=continues)

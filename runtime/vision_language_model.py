@@ -14,17 +14,18 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import VisionLanguageBackend
 from edgewise.runtime.bundle import Bundle, BundleError
 from edgewise.runtime.chat import ChatTemplate, Messages
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.images import ImageSource, open_image, pixels_of
-from edgewise.runtime.kv_cache import ContextError
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.vision_language import SplicingBackend, split_at_marks
+from edgewise.runtime.slot_pool import ContextError
 from edgewise.runtime.tokenizer import Tokenizer
 
 
@@ -47,6 +48,7 @@ class VisionLanguageModel(LanguageModel):
         template: ChatTemplate | None,
         *,
         prefill_chunk: int = PREFILL_CHUNK,
+        cache_bytes: int | None = None,
     ) -> None:
         """Put the loaded parts together; `edgewise.runtime.load` is what makes them.
 
@@ -58,13 +60,21 @@ class VisionLanguageModel(LanguageModel):
             raise BundleError(f"the bundle of {bundle.manifest.model_id} reads no images")
         self._layout = layout
         self._splicing = SplicingBackend(backend, layout.tokens)
-        super().__init__(bundle, self._splicing, tokenizer, template, prefill_chunk=prefill_chunk)
+        super().__init__(
+            bundle,
+            self._splicing,
+            tokenizer,
+            template,
+            prefill_chunk=prefill_chunk,
+            cache_bytes=cache_bytes,
+        )
 
     def stream(
         self,
         prompt: str | Messages,
         options: GenerationOptions | None = None,
         *,
+        standing: Standing | None = None,
         images: Sequence[ImageSource] = (),
     ) -> Generator[Piece, None, None]:
         """Generate an answer piece by piece; closing the generator cancels.
@@ -74,6 +84,7 @@ class VisionLanguageModel(LanguageModel):
                 says) for each image, in their order. Without any, and unless ``options.raw``, the
                 images come before the first user's text.
             options: How to generate; None: the defaults of `GenerationOptions`.
+            standing: As `LanguageModel.stream` takes it.
             images: Files, contents of files, or images of Pillow's.
 
         Returns:
@@ -94,24 +105,18 @@ class VisionLanguageModel(LanguageModel):
         self._check_room(parts, len(images))
         pixels = [pixels_of(open_image(image), self._layout) for image in images]
         seconds = perf_counter() - begin
-        return self._stream(
-            lambda: self._session.stream(
-                self._ids(parts, pixels),
-                options,
-                continues=parts.continues,
-                encoding_seconds=seconds,
-            )
-        )
+        return self._answer(parts, pixels, options, standing, seconds)
 
     def generate(
         self,
         prompt: str | Messages,
         options: GenerationOptions | None = None,
         *,
+        standing: Standing | None = None,
         images: Sequence[ImageSource] = (),
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
-        return collect(self.stream(prompt, options, images=images))
+        return collect(self.stream(prompt, options, standing=standing, images=images))
 
     def count_tokens(
         self, prompt: str | Messages, *, raw: bool = False, images: Sequence[ImageSource] = ()
@@ -153,12 +158,27 @@ class VisionLanguageModel(LanguageModel):
             )
         self._session.slots.check_prompt(total)
 
-    def _ids(self, parts: _Prompt, pixels: Sequence[NDArray[np.float32]]) -> list[int]:
-        first, *later = parts.texts
-        ids = list(first)
-        for image, text in zip(self._splicing.ids_of_images(pixels), later, strict=True):
-            ids += [*image, *text]
-        return ids
+    def _answer(
+        self,
+        parts: _Prompt,
+        pixels: Sequence[NDArray[np.float32]],
+        options: GenerationOptions,
+        standing: Standing | None,
+        seconds: float,
+    ) -> Generator[Piece, None, None]:
+        """Generate, and hold the images until the end."""
+        with self._splicing.holding(pixels) as images:
+            first, *later = parts.texts
+            ids = list(first)
+            for image, text in zip(images, later, strict=True):
+                ids += [*image, *text]
+            yield from self._session.stream(
+                ids,
+                options,
+                continues=parts.continues,
+                encoding_seconds=seconds,
+                standing=standing,
+            )
 
 
 def _with_images_first(messages: Messages, marks: str) -> Messages:

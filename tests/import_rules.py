@@ -54,6 +54,8 @@ HOMES = {
     "tqdm": ("exporter/checkpoint/hub.py",),
     "paho": ("device/mqtt.py",),
     "amqtt": ("device/embedded_broker.py",),
+    "starlette": ("device/http/*",),
+    "uvicorn": ("device/http/server.py", "device/http/connections.py"),
     "click": ("cli/*",),
 }
 # Modules of the standard library that run code from what they read.

@@ -12,9 +12,10 @@ from workload import Workload, measure
 
 from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.engines import engine_factory
-from edgewise.runtime.kv_cache import SlotTable
-from edgewise.runtime.sessions.decoder import generate_step
+from edgewise.runtime.scheduler import Scheduler
+from edgewise.runtime.slot_pool import SlotPool
 from edgewise.runtime.tokenizer import Tokenizer
 
 
@@ -31,25 +32,17 @@ class Edgewise:
             )
         Tokenizer.open(bundle)  # part of a cold start
         factory = engine_factory(bundle.manifest)
-        self._backend = factory(
-            bundle, threads=workload.threads, slots=1, capacity=workload.capacity
-        )
-        self._slots = SlotTable(1, self._backend.capacity)
-        self.vocabulary_size = self._backend.vocabulary_size
+        backend = factory(bundle, threads=workload.threads, slots=1, capacity=workload.capacity)
+        self._scheduler = Scheduler(backend, SlotPool(1, backend.capacity, reuse=False))
+        self.vocabulary_size = backend.vocabulary_size
 
     def run(self, token_ids: Sequence[int], count: int) -> tuple[float, float]:
         """See ``LoadedEngine``."""
         begin = time.perf_counter()
-        steps = generate_step(
-            self._backend,
-            self._slots,
-            token_ids,
-            lambda logits: int(logits.argmax()),
-            max_tokens=count,
-        )
+        answer = Decoding(token_ids, lambda logits: int(logits.argmax()), max_tokens=count)
         first = 0.0
-        for token, _ in steps:
-            if token is not None and first == 0.0:
+        for piece in self._scheduler.run(answer):
+            if piece.token_ids and first == 0.0:
                 first = time.perf_counter() - begin
         return first, time.perf_counter() - begin - first
 

@@ -23,6 +23,8 @@ DECODE, LOGITS, MASK = "decode", "logits", "mask"
 class LitertLmBackend:
     """Fulfils ``Backend`` with a model's "decode" graph."""
 
+    rows_share_work = False
+
     def __init__(self, model: Path, manifest: Manifest, *, threads: int, capacity: int) -> None:
         """Load a model.
 
@@ -66,6 +68,22 @@ class LitertLmBackend:
             logits = results.pop(LOGITS).reshape(1, -1)
             state.update(results)
         return logits
+
+    def slot_bytes(self, tokens: int) -> int:
+        """See ``Backend``: the caches are laid out whole."""
+        del tokens
+        return sum(array.nbytes for array in self._state.values())
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``Backend``; the only slot can be copied to itself alone."""
+        if source != target:
+            raise ValueError(f"there is one slot, not {max(source, target) + 1}; {length} tokens")
+
+    def release(self, slot: int) -> None:
+        """See ``Backend``."""
+        del slot
+        for array in self._state.values():
+            array[...] = 0
 
     def close(self) -> None:
         """Give the memory back."""

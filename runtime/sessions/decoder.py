@@ -1,97 +1,43 @@
-"""A decoder-only model at work: ids, then text, then the whole answer.
+"""A decoder-only model at work: prompts of ids become answers of text.
 
-Workflow, three layers of which each is usable alone: `generate_step` runs the engine and gives
-token ids; `DecoderSession.stream` makes text and figures of them; `DecoderSession.generate` waits
-for the end. The prompt is read in chunks, which bounds the engine's scratch memory and lets a
+Workflow: `DecoderSession.stream` joins what one answer needs (sampling, text, stop texts, a format)
+into a `Decoding` and hands it to the scheduler, which computes it beside the others; `generate`
+waits for the end. The prompt is read in chunks, which bounds the engine's scratch memory and lets a
 caller cancel.
 
 Rules: closing a generator cancels, at a token or at a chunk of the prompt; the slot is free again
-before the last item is given out, and whenever a generator ends for another reason. Everything that
-does not depend on the token is prepared before the loop.
+before the last item is given out, and whenever a generator ends for another reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Generation, Piece
-from edgewise.runtime.kv_cache import SlotTable
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.output_format import FormatError, OutputFormat
 from edgewise.runtime.sampling import Sampler
-from edgewise.runtime.scheduler import PREFILL_CHUNK
-from edgewise.runtime.sessions.answer import Step, collect, pieces_of, stop_texts
+from edgewise.runtime.scheduler import PREFILL_CHUNK, Scheduler
+from edgewise.runtime.sessions.answer import collect, stop_texts
+from edgewise.runtime.slot_pool import SlotPool
 from edgewise.runtime.stop import StopTexts
 from edgewise.runtime.tokenizer import Tokenizer
 
-
-def generate_step(
-    backend: Backend,
-    slots: SlotTable,
-    prompt_ids: Sequence[int],
-    choose: Callable[[NDArray[np.float32]], int],
-    *,
-    max_tokens: int,
-    end_ids: Collection[int] = (),
-    prefill_chunk: int = PREFILL_CHUNK,
-) -> Generator[Step, None, None]:
-    """Generate token ids.
-
-    Args:
-        backend: The engine.
-        slots: Of the backend's cache; one is held while the generator runs.
-        prompt_ids: At least one id, at most the slots' capacity.
-        choose: Gives the next id for the logits [vocabulary], float32, of one step; it must not
-            keep the array.
-        max_tokens: Ids to generate at most, at least 1. A full slot ends the generation as well.
-        end_ids: Ids after which there is nothing more; the one that came is given out.
-        prefill_chunk: Tokens of the prompt in one step.
-
-    Yields:
-        A step for each chunk of the prompt but the last, then one for each id.
-
-    Raises:
-        ContextError: The prompt is empty or longer than the capacity.
-        NoFreeSlotError: Every slot is held.
-    """
-    slots.check_prompt(len(prompt_ids))
-    prompt = np.array(prompt_ids, np.int64)[None]  # [1, prompt]
-    past = np.empty(1, np.int32)
-    token = np.empty((1, 1), np.int64)
-    ends = frozenset(end_ids)
-    slot = slots.allocate()
-    try:
-        for start in range(0, prompt.shape[1], prefill_chunk):
-            chunk = prompt[:, start : start + prefill_chunk]
-            past[0] = slots.append(slot, chunk.shape[1])
-            logits = backend.step(slot, chunk, past)
-            if start + prefill_chunk < prompt.shape[1]:
-                yield Step(None, None)
-        left = min(max_tokens, slots.room(slot) + 1)  # the last id is never fed
-        while True:
-            chosen = choose(logits[0])
-            left -= 1
-            if chosen in ends:
-                last = Step(chosen, "stop")
-                break
-            if left == 0:
-                last = Step(chosen, "length")
-                break
-            yield Step(chosen, None)
-            token[0, 0] = chosen
-            past[0] = slots.append(slot, 1)
-            logits = backend.step(slot, token, past)
-    finally:
-        slots.free(slot)
-    yield last
+if TYPE_CHECKING:  # what follows a format is loaded with the first one that is asked for
+    from edgewise.runtime.constraint import Constraint, ConstraintCompiler
 
 
 class DecoderSession:
-    """Generates text with one backend and its tokenizer. One generation a slot; not thread-safe."""
+    """Generates text with one backend and its tokenizer. Any number of threads may ask at once."""
 
     def __init__(
         self,
@@ -100,6 +46,9 @@ class DecoderSession:
         manifest: Manifest,
         *,
         prefill_chunk: int = PREFILL_CHUNK,
+        cache_bytes: int | None = None,
+        reuse: bool = True,
+        tokenizer_json: Callable[[], str] | None = None,
     ) -> None:
         """Begin with an empty cache.
 
@@ -108,13 +57,25 @@ class DecoderSession:
             tokenizer: Of the same bundle.
             manifest: Of the same bundle; its end tokens, stop texts and sampling defaults are used.
             prefill_chunk: Tokens of the prompt in one step, at least 1.
+            cache_bytes: What keys and values may take together; None: what all slots take.
+            reuse: Whether a prompt may begin with what an earlier one has computed.
+            tokenizer_json: Gives the tokenizer's file, which formats of the output need.
         """
-        self._backend = backend
         self._tokenizer = tokenizer
         self._manifest = manifest
         self._end_ids = frozenset(manifest.tokens.end)
-        self._prefill_chunk = prefill_chunk
-        self.slots = SlotTable(backend.slots, backend.capacity)
+        self._tokenizer_json = tokenizer_json
+        self._compiler: ConstraintCompiler | None = None
+        self._compiler_lock = threading.Lock()
+        self.slots = SlotPool(
+            backend.slots,
+            backend.capacity,
+            bytes_of=backend.slot_bytes,
+            budget_bytes=cache_bytes,
+            reuse=reuse,
+            on_release=backend.release,
+        )
+        self.scheduler = Scheduler(backend, self.slots, prefill_chunk=prefill_chunk)
 
     def stream(
         self,
@@ -123,66 +84,59 @@ class DecoderSession:
         *,
         continues: bool = False,
         encoding_seconds: float = 0.0,
+        standing: Standing | None = None,
     ) -> Generator[Piece, None, None]:
         """Generate text piece by piece; see `Piece`.
 
         Args:
-            prompt_ids: As `generate_step` takes them.
+            prompt_ids: At least one id, at most the slots' capacity.
             options: What to generate; ``raw`` leaves out the bundle's stop texts.
             continues: The answer continues the prompt's text; see `Detokenizer`.
             encoding_seconds: What making the prompt's ids took; part of the time to first token.
+            standing: Whose request it is, and how urgent; None: nobody's in particular.
 
         Raises:
             ContextError: The prompt is empty or longer than the context.
-            NoFreeSlotError: Every slot is held.
+            FormatError: The format that is asked for can not be used.
+            ModelError: The scheduler was closed.
         """
         sampler = Sampler(
             options.sampling(self._manifest.defaults),
             prompt_ids,
             sampled_vocabulary=self._manifest.sampled_vocabulary,
         )
-        steps = generate_step(
-            self._backend,
-            self.slots,
-            prompt_ids,
-            sampler.sample,
-            max_tokens=options.max_tokens,
-            end_ids=self._end_ids,
-            prefill_chunk=self._prefill_chunk,
-        )
-        return pieces_of(
-            steps,
-            self._tokenizer.detokenizer(continues=continues),
-            StopTexts(stop_texts(options, self._manifest.stop)),
-            prompt_tokens=len(prompt_ids),
-            encoding_seconds=encoding_seconds,
+        return self.scheduler.run(
+            Decoding(
+                prompt_ids,
+                sampler.sample,
+                self._tokenizer.detokenizer(continues=continues),
+                StopTexts(stop_texts(options, self._manifest.stop)),
+                max_tokens=options.max_tokens,
+                end_ids=self._end_ids,
+                constraint=self._constraint(options.output_format),
+                standing=Standing() if standing is None else standing,
+                seconds=encoding_seconds,
+            )
         )
 
     def score(self, prompt_ids: Sequence[int]) -> NDArray[np.float32]:
         """Return what a scoring head gives at the last token: float32 [labels].
 
         Args:
-            prompt_ids: As `generate_step` takes them.
+            prompt_ids: As `stream` takes them.
 
         Raises:
             ContextError: The text is empty or longer than the context.
-            NoFreeSlotError: Every slot is held.
+            ModelError: The scheduler was closed.
         """
         found: list[NDArray[np.float32]] = []
 
-        def keep(logits: NDArray[np.float32]) -> int:
-            found.append(logits.copy())
+        def keep(scores: NDArray[np.float32]) -> int:
+            found.append(scores.copy())
             return 0
 
         # One choice is made, at the end of the prompt; nothing is fed after it.
-        for _ in generate_step(
-            self._backend,
-            self.slots,
-            prompt_ids,
-            keep,
-            max_tokens=1,
-            prefill_chunk=self._prefill_chunk,
-        ):
+        for _ in self.scheduler.run(Decoding(prompt_ids, keep, max_tokens=1)):
             pass
         return found[0]
 
@@ -191,3 +145,28 @@ class DecoderSession:
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt_ids, options, continues=continues))
+
+    def close(self) -> None:
+        """End every generation."""
+        self.scheduler.close()
+        with self._compiler_lock:
+            if self._compiler is not None:
+                self._compiler.close()
+                self._compiler = None
+
+    def _constraint(self, output_format: OutputFormat | None) -> Constraint | None:
+        if output_format is None:
+            return None
+        from edgewise.runtime.constraint import ConstraintCompiler  # noqa: PLC0415  # slow to load
+
+        with self._compiler_lock:
+            if self._compiler is None:
+                if self._tokenizer_json is None:
+                    raise FormatError("this session has no tokenizer file to follow a format with")
+                self._compiler = ConstraintCompiler(
+                    self._tokenizer_json(),
+                    vocabulary_size=self._manifest.vocabulary_size,
+                    end_ids=sorted(self._end_ids),
+                )
+            compiler = self._compiler
+        return compiler.compile(output_format)

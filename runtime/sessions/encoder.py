@@ -197,6 +197,14 @@ class EncoderSession:
             )
         return answers
 
+    def count_tokens(self, text: Text) -> int:
+        """Return how many tokens a text takes, those around it included.
+
+        Raises:
+            EncoderError: It is too long.
+        """
+        return len(self._framed(text)[0])
+
     def close(self) -> None:
         """Give the engine's memory back."""
         self._backend.close()

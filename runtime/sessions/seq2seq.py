@@ -27,7 +27,8 @@ from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Candidate, Generation, Piece, Statistics
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions, OptionsError, SamplingDefaults
-from edgewise.runtime.sampling import Sampler, check_largest, penalize
+from edgewise.runtime.penalties import penalize_in_place
+from edgewise.runtime.sampling import Sampler, check_largest
 from edgewise.runtime.sessions.answer import collect, stop_texts
 from edgewise.runtime.sessions.beams import run_search
 from edgewise.runtime.stop import StopTexts
@@ -216,7 +217,9 @@ class SequenceSession:
         most = self._most(options)
         decoding = Decoding(
             source_ids,
-            Sampler(options.sampling(self._defaults), [self._start]).sample,
+            Sampler(
+                options.sampling(self._defaults), [self._start], bytes_of=self._tokenizer.bytes_of
+            ).sample,
             self._tokenizer.detokenizer(),
             StopTexts(stop_texts(options, self._stop)),
             max_tokens=most,
@@ -291,7 +294,7 @@ class SequenceSession:
             if penalty != 1.0:
                 for row, token_ids in enumerate(search.active):
                     seen = np.asarray(list({self._start, *token_ids}), np.int64)
-                    scores[row] = penalize(scores[row], seen, penalty)
+                    penalize_in_place(scores[row], seen, penalty)
             is_last = search.length + 1 == most
             self._rules.restrict(scores, search.length, is_last=is_last)
             return scores

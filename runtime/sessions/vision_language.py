@@ -1,7 +1,7 @@
 """A decoder that sees: images among the tokens of a prompt.
 
 Workflow: a prompt is split at its marks, `split_at_marks`, its texts become ids apart, and
-`SplicingBackend.ids_of_images` gives ids for what stands between them. These lie behind the
+`SplicingBackend.holding` gives ids for what stands between them. These lie behind the
 vocabulary: to whoever works with ids (sessions, chunks of a prompt, shared beginnings) an image is
 a run of tokens like any other, and only the step that feeds them asks for its vectors.
 
@@ -12,9 +12,11 @@ ids are equal images, always.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.backends.protocol import VisionLanguageBackend
 
-KEPT_IMAGES = 4  # whose vectors are kept beside those that a prompt has
+KEPT_IMAGES = 4  # whose vectors are kept when no prompt has them, until others take their place
 
 
 class ImageCountError(EdgewiseError):
@@ -60,12 +62,13 @@ class _Image:
     number: int
     pixels: NDArray[np.float32] | None
     vectors: NDArray[np.float32] | None = None
+    holders: int = 0  # prompts that have it
 
 
 class SplicingBackend:
     """Fulfils ``Backend`` over a ``VisionLanguageBackend``: ids behind the vocabulary are images.
 
-    It serves one generation at a time: the images of a prompt are known until others are given.
+    Images may be held and left from any thread, beside the one that runs steps.
     """
 
     def __init__(self, backend: VisionLanguageBackend, image_tokens: int) -> None:
@@ -77,6 +80,7 @@ class SplicingBackend:
         """
         self._backend = backend
         self._tokens = image_tokens
+        self._lock = threading.Lock()  # of what follows
         self._images: OrderedDict[bytes, _Image] = OrderedDict()  # by digest, the latest used last
         self._numbered: dict[int, _Image] = {}
         self._next_number = 0
@@ -101,29 +105,43 @@ class SplicingBackend:
         """See ``Backend``."""
         return self._backend.rows_share_work
 
-    def ids_of_images(self, images: Sequence[NDArray[np.float32]]) -> list[range]:
-        """Return ids for the images of a prompt; nothing is computed.
+    @contextlib.contextmanager
+    def holding(self, images: Sequence[NDArray[np.float32]]) -> Iterator[list[range]]:
+        """Keep the images of a prompt while the block runs; nothing is computed.
 
         Args:
             images: [3, side, side] each, as ``images.pixels_of`` gives them.
 
-        Returns:
+        Yields:
             The ids of each; equal images have equal ids.
         """
         digests = [hashlib.sha256(pixels.tobytes()).digest() for pixels in images]
-        for digest, pixels in zip(digests, images, strict=True):
-            if digest not in self._images:
-                self._images[digest] = _Image(self._next_number, pixels)
-                self._numbered[self._next_number] = self._images[digest]
-                self._next_number += 1
-            self._images.move_to_end(digest)
-        while len(self._images) > max(KEPT_IMAGES, len(set(digests))):
-            _, oldest = self._images.popitem(last=False)
-            del self._numbered[oldest.number]
-        firsts = (
-            self.vocabulary_size + self._images[digest].number * self._tokens for digest in digests
-        )
-        return [range(first, first + self._tokens) for first in firsts]
+        with self._lock:
+            held = [self._hold(*image) for image in zip(digests, images, strict=True)]
+        try:
+            firsts = (self.vocabulary_size + image.number * self._tokens for image in held)
+            yield [range(first, first + self._tokens) for first in firsts]
+        finally:
+            with self._lock:
+                for image in held:
+                    image.holders -= 1
+                self._forget()
+
+    def _hold(self, digest: bytes, pixels: NDArray[np.float32]) -> _Image:
+        image = self._images.get(digest)
+        if image is None:
+            image = self._images[digest] = _Image(self._next_number, pixels)
+            self._numbered[image.number] = image
+            self._next_number += 1
+        self._images.move_to_end(digest)
+        image.holders += 1
+        return image
+
+    def _forget(self) -> None:
+        """Drop what nobody holds, the one that was given longest ago first."""
+        unheld = [digest for digest, image in self._images.items() if not image.holders]
+        for digest in unheld[: max(0, len(unheld) - KEPT_IMAGES)]:
+            del self._numbered[self._images.pop(digest).number]
 
     def step(
         self,

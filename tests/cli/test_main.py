@@ -20,6 +20,7 @@ COMMANDS = [
     "bench",
     "agent",
     "request",
+    "serve",
     "profiles",
     "doctor",
     "demo",

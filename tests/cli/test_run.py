@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
-from edgewise.runtime.options import SamplingDefaults
+from edgewise.runtime.loading import load
+from edgewise.runtime.options import GenerationOptions, SamplingDefaults
 
 REPLY = "The capital of France is Paris 🙂."
 STATISTICS = {
@@ -98,6 +99,55 @@ def test_options_reach_the_sampler(edgewise, bundle):
     assert text(*hot, "--top-p", "1e-9") == greedy
     assert text(*hot, "--min-p", "1") == greedy
     assert text("--repetition-penalty", "0.01") != greedy
+
+
+BIAS = {8: 14.0, 9: 14.5}
+BIASES = ("--logit-bias", "8=14", "--logit-bias", "9=14.5")
+
+
+@pytest.mark.parametrize(
+    ("flags", "values"),
+    [
+        (("--temperature", "5", "--typical-p", "0.2"), {"temperature": 5.0, "typical_p": 0.2}),
+        (BIASES, {"logit_bias": BIAS}),
+        (
+            (*BIASES, "--frequency-penalty", "1.5"),
+            {"logit_bias": BIAS, "frequency_penalty": 1.5},
+        ),
+        (
+            ("--logit-bias", "8=4", "--presence-penalty", "-2"),
+            {"logit_bias": {8: 4.0}, "presence_penalty": -2.0},
+        ),
+        (
+            (*BIASES, "--dry-multiplier", "0.8", "--dry-base", "3", "--dry-allowed-length", "1"),
+            {"logit_bias": BIAS, "dry_multiplier": 0.8, "dry_base": 3.0, "dry_allowed_length": 1},
+        ),
+    ],
+)
+def test_a_flag_is_the_option_of_the_program(edgewise, bundle, flags, values):
+    result = edgewise(
+        "run", bundle, "Hi", "--raw", "--max-tokens", "20", "--seed", "1", "--json", *flags
+    )
+    found = json.loads(result.out)["token_ids"]
+    with load(bundle) as model:
+
+        def ids(**values):
+            options = GenerationOptions(max_tokens=20, seed=1, raw=True, **values)
+            return list(model.generate("Hi", options).token_ids)
+
+        assert found == ids(**values)
+        for left_out in values.keys() - {"dry_base", "dry_allowed_length"}:
+            assert found != ids(**{name: values[name] for name in values.keys() - {left_out}})
+
+
+def test_a_bias_is_an_id_and_a_number(edgewise, bundle):
+    for faulty in ("8", "=1", "8=", "x=1", "8=x", "1.5=1"):
+        message = edgewise("run", bundle, "Hi", "--logit-bias", faulty).mistake()
+        assert f"'{faulty}' is not a token's id and a number, such as 42=-1.5." in message
+    message = edgewise("run", bundle, "Hi", "--logit-bias", "8=nan").mistake()
+    assert "logit_bias has nan for 8; accepted: up to 1024 token ids" in message
+    message = edgewise("run", bundle, "Hi", "--logit-bias", "260=1").mistake()
+    assert message == "logit_bias has the token 260; accepted by this model: 0 to 259"
 
 
 def test_a_zero_is_a_value_and_not_the_lack_of_one(edgewise, tmp_path):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ from edgewise.device.reply_messages import (
 )
 from edgewise.device.request_messages import (
     MAX_REQUEST_BYTES,
+    OPTIONS,
     ROLES,
     Cancel,
     ChatMessage,
@@ -61,6 +62,14 @@ requests = st.builds(
     top_p=optional(st.floats(0, 1)),
     min_p=optional(st.floats(0, 1)),
     repetition_penalty=optional(st.floats(0.01, 100)),
+    typical_p=st.floats(0, 1),
+    frequency_penalty=st.floats(-2, 2),
+    presence_penalty=st.floats(-2, 2),
+    logit_bias=st.dictionaries(st.integers(0, 999_999_999), st.floats(-100, 100), max_size=5),
+    dry_multiplier=st.floats(0, 100),
+    dry_base=st.floats(1, 100),
+    dry_allowed_length=st.integers(1, 2**31 - 1),
+    dry_breakers=st.lists(texts.filter(bool), max_size=16).map(tuple),
     seed=optional(st.integers(0, 2**63 - 1)),
     stop=st.lists(texts.filter(bool), max_size=16).map(tuple),
     raw=st.booleans(),
@@ -244,6 +253,22 @@ GOOD: dict[str, Any] = {"v": 1, "id": "q1", "prompt": "Hi"}
         ({"temperature": True}, "a number"),
         ({"temperature": -1}, "0 to 100"),
         ({"top_p": 1.1}, "0 to 1"),
+        ({"typical_p": 1.1}, "0 to 1"),
+        ({"frequency_penalty": -2.5}, "-2 to 2"),
+        ({"presence_penalty": "1"}, "a number"),
+        ({"logit_bias": [1]}, "must be an object"),
+        ({"logit_bias": {"a": 1}}, "named by a token's id"),
+        ({"logit_bias": {"01": 1}}, "named by a token's id"),
+        ({"logit_bias": {"-1": 1}}, "named by a token's id"),
+        ({"logit_bias": {"1": 101}}, "'1' is 101; accepted: -100 to 100"),
+        ({"logit_bias": {"1": None}}, "no field '1'"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, "up to 1024"),
+        ({"dry_multiplier": -1}, "0 to 100"),
+        ({"dry_base": 0.5}, "1 to 100"),
+        ({"dry_allowed_length": 0}, "from 1"),
+        ({"dry_breakers": "x"}, "list"),
+        ({"dry_breakers": [""]}, "each text"),
+        ({"dry_breakers": ["x"] * 17}, "list"),
         ({"seed": -1}, "whole number"),
         ({"stop": "x"}, "list"),
         ({"stop": [""]}, "each text"),
@@ -262,6 +287,11 @@ def test_a_request_that_breaks_a_rule_is_refused(change: dict[str, Any], reason:
     with pytest.raises(WireError, match=f"(?i){reason}") as caught:
         parse_request(payload)
     assert caught.value.request_id == ("q1" if "id" not in change else None)
+
+
+def test_a_request_has_every_option_of_generating() -> None:
+    names = {one.name for one in fields(GenerationOptions)}
+    assert {"max_tokens", *OPTIONS} == names
 
 
 def test_an_error_does_not_repeat_a_long_value() -> None:
@@ -308,6 +338,16 @@ def test_the_id_of_any_message_is_found_where_there_is_one() -> None:
         GenerationOptions(beams=6, beam_groups=3, diversity_penalty=0.5, length_penalty=-2.0),
         GenerationOptions(beams=2, length_penalty=0.0, repetition_penalty=1.5, stop=("x",)),
         GenerationOptions(max_tokens=7, temperature=0.5, top_k=3, top_p=0.5, min_p=0.1, seed=3),
+        GenerationOptions(
+            typical_p=0.9,
+            frequency_penalty=0.5,
+            presence_penalty=-0.5,
+            logit_bias={0: -100, 42: 1.5},
+            dry_multiplier=0.8,
+            dry_base=1.5,
+            dry_allowed_length=3,
+            dry_breakers=(),
+        ),
     ],
 )
 def test_what_is_asked_for_here_is_what_the_model_is_asked_for_there(

@@ -29,6 +29,9 @@ class Tokenizer:
     def decode(self, token_ids):
         return " ".join(map(str, token_ids))
 
+    def bytes_of(self, token_id):
+        return Detokenizer().push(token_id).encode()
+
     def detokenizer(self):
         return Detokenizer()
 

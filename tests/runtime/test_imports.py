@@ -26,7 +26,7 @@ def third_party(modules: set[str]) -> set[str]:
     [
         "import edgewise.runtime",
         "import edgewise.runtime.bundle, edgewise.runtime.options, edgewise.runtime.versions",
-        "import edgewise.runtime.kv_cache, edgewise.runtime.stop, edgewise.runtime.generation",
+        "import edgewise.runtime.slot_pool, edgewise.runtime.stop, edgewise.runtime.generation",
         "from edgewise.runtime import open_bundle, GenerationOptions, Piece",
     ],
 )

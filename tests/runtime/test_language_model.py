@@ -4,15 +4,16 @@ import pytest
 
 import edgewise.runtime
 from edgewise.common.errors import EdgewiseError
+from edgewise.runtime import scheduler
 from edgewise.runtime.backends.fake import FakeBackend
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 from edgewise.runtime.bundle import SamplingDefaults
 from edgewise.runtime.chat import ChatError
-from edgewise.runtime.kv_cache import ContextError
 from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import GenerationOptions, OptionsError
-from edgewise.runtime.sessions import answer
+from edgewise.runtime.output_format import OutputFormat
+from edgewise.runtime.slot_pool import ContextError
 
 REPLY = "The capital of France is Paris 🙂."
 LONG = GenerationOptions(max_tokens=99)
@@ -142,15 +143,14 @@ def test_a_dropped_stream_gives_its_turn_back(model):
     assert model.generate("Hi", LONG).text == REPLY
 
 
-def test_a_second_stream_in_one_thread_is_an_error_not_a_deadlock(model):
-    first = model.stream("Hi", LONG)
-    text = next(first).text
-    with pytest.raises(ModelError, match="has a generation open"):
-        model.generate("Hi", LONG)
-    assert text + "".join(piece.text for piece in first) == REPLY
-    for piece in model.stream("Hi", LONG):
-        if piece.finished:
-            assert model.generate("Hi", LONG).text == REPLY
+@pytest.mark.parametrize("slots", [1, 3])
+def test_several_streams_may_be_open_in_one_thread(fake_bundle, slots):
+    with load(fake_bundle, slots=slots) as model:
+        streams = [model.stream("Hi" * n, LONG) for n in range(1, 5)]
+        texts = [next(stream).text for stream in streams]
+        assert model.generate("Hi", LONG).text == REPLY
+        for text, stream in zip(texts, reversed(streams), strict=True):
+            assert (text + "".join(piece.text for piece in stream)).endswith(REPLY)
 
 
 def test_an_unstarted_stream_takes_no_turn(model):
@@ -205,22 +205,24 @@ def test_leaving_the_block_cancels_an_open_stream_of_this_thread(fake_bundle):
         next(stream)
 
 
-def test_close_waits_for_another_threads_generation(tmp_path):
+def test_close_ends_another_threads_generation(tmp_path):
     model = load(write_fake_bundle(tmp_path / "b", step_seconds=0.005))
     begun = threading.Event()
-    texts = []
+    errors = []
 
     def work():
-        for piece in model.stream("Hi", LONG):
-            begun.set()
-            texts.append(piece.text)
+        try:
+            for _ in model.stream("Hi", LONG):
+                begun.set()
+        except ModelError as error:
+            errors.append(str(error))
 
     thread = threading.Thread(target=work)
     thread.start()
     assert begun.wait(10)
     model.close()
-    assert "".join(texts) == REPLY
-    thread.join()
+    thread.join(10)
+    assert errors == ["the model is closed; load the bundle again"]
 
 
 def test_a_generator_held_after_its_last_piece_blocks_nobody(model):
@@ -233,18 +235,34 @@ def test_a_generator_held_after_its_last_piece_blocks_nobody(model):
 
 def test_waiting_for_a_turn_is_no_time_to_first_token(model, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(answer, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(scheduler, "perf_counter", lambda: now[0])
     stream = model.stream("Hi", LONG)
     next(stream)
-    results = []
-    thread = threading.Thread(target=lambda: results.append(model.generate("Ho", LONG)))
-    thread.start()
-    thread.join(0.1)
-    assert thread.is_alive()
+    other = model.stream("Ho", LONG)
     now[0] += 1000.0
     stream.close()
-    thread.join()
-    assert results[0].statistics.time_to_first_token_seconds < 1000.0
+    pieces = list(other)
+    assert pieces[-1].statistics.time_to_first_token_seconds < 1000.0
+
+
+def test_a_second_question_after_the_same_beginning_reuses_it(model):
+    messages = [{"role": "system", "content": "s" * 30}, {"role": "user", "content": "one"}]
+    first = model.generate(messages, LONG)
+    assert first.statistics.reused_tokens == 0
+    again = model.generate([messages[0], {"role": "user", "content": "two"}], LONG)
+    assert again.text == first.text
+    assert again.statistics.reused_tokens >= 30
+
+
+def test_an_answer_keeps_to_its_format(fake_bundle):
+    options = GenerationOptions(
+        max_tokens=50, output_format=OutputFormat.choice(["a cellar", "a greenhouse"])
+    )
+    with load(fake_bundle) as model:
+        assert model.generate("Hi", options).text in ("a cellar", "a greenhouse")
+        wrong = GenerationOptions(output_format=OutputFormat.regex("(a"))
+        with pytest.raises(EdgewiseError, match="regex format can not be used"):
+            model.stream("Hi", wrong)
 
 
 def test_stop_texts_of_the_prompt_format_end_what_is_not_raw(tmp_path):

@@ -6,10 +6,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgewise.runtime.options import SamplingSettings
-from edgewise.runtime.sampling import LogitsError, Sampler, filtered_weights, penalize
+from edgewise.runtime.penalties import Penalties
+from edgewise.runtime.sampling import LogitsError, Sampler, filtered_weights
 
 
-def reference_distribution(logits, *, temperature, top_k=0, top_p=1.0, min_p=0.0, near=1e-9):
+def reference_distribution(
+    logits, *, temperature, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0, near=1e-9
+):
     """The rules of the module's docstring, one token at a time; None: too near a border."""
     scores = [float(value) / temperature for value in logits]
     kept = sorted(range(len(scores)), key=lambda token: (-scores[token], token))
@@ -33,8 +36,33 @@ def reference_distribution(logits, *, temperature, top_k=0, top_p=1.0, min_p=0.0
         if any(abs(probabilities[token] - limit) < near for token in kept):
             return None
         kept = [token for token in kept if probabilities[token] >= limit]
+    if typical_p < 1.0:
+        kept = typical(kept, probabilities, typical_p, near)
+        if kept is None:
+            return None
     mass = math.fsum(probabilities[token] for token in kept)
     return {token: probabilities[token] / mass for token in kept}
+
+
+def typical(kept, probabilities, typical_p, near):
+    """Locally typical sampling as the paper has it, and ties with the last token."""
+    kept = [token for token in kept if probabilities[token] > 0]
+    total = math.fsum(probabilities[token] for token in kept)
+    surprise = {token: -math.log(probabilities[token] / total) for token in kept}
+    entropy = math.fsum(probabilities[token] / total * surprise[token] for token in kept)
+    distance = {token: abs(surprise[token] - entropy) for token in kept}
+    mass, border = 0.0, 0.0
+    for token in sorted(kept, key=lambda token: distance[token]):
+        if abs(mass - typical_p) < near:
+            return None
+        if mass >= typical_p:
+            break
+        border = distance[token]
+        mass += probabilities[token] / total
+    gaps = [distance[token] - border for token in kept]
+    if any(0 < abs(gap) < near for gap in gaps):
+        return None
+    return [token for token, gap in zip(kept, gaps, strict=True) if gap <= 0]
 
 
 @st.composite
@@ -49,6 +77,7 @@ def cases(draw):
             "top_k": draw(st.sampled_from([0, 1, 2, 5, 20, 1000])),
             "top_p": draw(st.sampled_from([1.0, 0.95, 0.7, 0.3, 0.01])),
             "min_p": draw(st.sampled_from([0.0, 0.01, 0.2, 1.0])),
+            "typical_p": draw(st.sampled_from([1.0, 0.95, 0.5, 0.2, 0.01])),
         },
     )
 
@@ -61,7 +90,7 @@ def test_filters_against_brute_force(case):
     assume(expected is not None)
     ids, weights = filtered_weights(logits, SamplingSettings(**values))
     assert len(set(ids.tolist())) == len(ids)
-    assert weights.max() == 1.0
+    assert weights.max() == 1.0 or values["typical_p"] < 1.0
     actual = dict(zip(ids.tolist(), (weights / weights.sum()).tolist(), strict=True))
     assert actual.keys() == expected.keys()
     for token, probability in expected.items():
@@ -95,6 +124,7 @@ def chi_square(counts, probabilities, draws):
         {"temperature": 1.3, "top_p": 0.8},
         {"temperature": 1.0, "min_p": 0.1},
         {"temperature": 0.9, "top_k": 9, "top_p": 0.9, "min_p": 0.02},
+        {"temperature": 1.2, "typical_p": 0.7},
     ],
 )
 def test_frequencies_are_those_of_the_exact_distribution(values):
@@ -124,11 +154,28 @@ def test_greedy_ignores_the_filters():
     assert {sampler.sample(logits) for _ in range(20)} == {1}
 
 
-def test_penalty_divides_positive_and_multiplies_negative_once():
-    logits = np.array([2.0, -2.0, 0.0, 4.0], np.float32)
-    result = penalize(logits, np.array([0, 1, 2]), 2.0)
-    assert result.tolist() == [1.0, -4.0, 0.0, 4.0]
-    assert logits.tolist() == [2.0, -2.0, 0.0, 4.0]
+def test_typical_can_leave_the_likeliest_out():
+    """The entropy is 2.70 bits; the likeliest has a surprise of 1.22, the others of 3.81 bits."""
+    logits = np.log(np.array([6.0] + [1.0] * 8)).astype(np.float32)
+    ids, weights = filtered_weights(logits, SamplingSettings(temperature=1.0, typical_p=0.3))
+    assert ids.tolist() == list(range(1, 9))
+    assert weights.tolist() == pytest.approx([1 / 6] * 8)
+
+
+@pytest.mark.filterwarnings("error")
+def test_typical_ignores_the_impossible():
+    logits = np.array([-np.inf, 0.0, -np.inf, 0.0], np.float32)
+    ids, _ = filtered_weights(logits, SamplingSettings(temperature=1.0, typical_p=0.9))
+    assert ids.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("typical_p", [0.1, 0.5, 0.95])
+def test_typical_of_a_large_vocabulary(typical_p):
+    generator = np.random.default_rng(6)
+    logits = (generator.standard_normal(5000) * 0.3).astype(np.float32)
+    ids, _ = filtered_weights(logits, SamplingSettings(temperature=1.0, typical_p=typical_p))
+    expected = reference_distribution(logits, temperature=1.0, typical_p=typical_p, near=0.0)
+    assert set(ids.tolist()) == expected.keys()
 
 
 def test_penalty_covers_prompt_and_answer():
@@ -137,17 +184,22 @@ def test_penalty_covers_prompt_and_answer():
     assert [sampler.sample(logits) for _ in range(4)] == [2, 3, 1, 1]
 
 
+def test_what_came_without_being_chosen_is_penalized_too():
+    logits = np.array([3.0, 2.9, 2.8], np.float32)
+    sampler = Sampler(SamplingSettings(presence_penalty=1.0))
+    sampler.note(0)
+    assert [sampler.sample(logits) for _ in range(2)] == [1, 2]
+
+
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.floats(0.2, 5.0), st.lists(st.integers(0, 39), max_size=10))
 def test_the_penalty_comes_before_everything_else(case, penalty, seen):
     logits, values = case
     seen = [token for token in seen if token < len(logits)]
-    expected = [
-        value if token not in seen else value * penalty if value < 0 else value / penalty
-        for token, value in enumerate(logits.tolist())
-    ]
-    penalized = penalize(logits, np.array(sorted(set(seen)), np.int64), penalty)
-    assert penalized.tolist() == pytest.approx(expected, rel=1e-6)
+    penalized = logits.copy()
+    for token in set(seen):
+        value = penalized[token]
+        penalized[token] = value * penalty if value < 0 else value / penalty
     for seed in range(3):
         first = Sampler(SamplingSettings(**values, repetition_penalty=penalty, seed=seed), seen)
         second = Sampler(SamplingSettings(**values, seed=seed))
@@ -205,8 +257,29 @@ def test_logits_that_are_no_numbers(values, bad):
 
 def test_sampling_leaves_the_logits_alone():
     logits = np.array([1.0, 2.0, 3.0], np.float32)
-    before = logits.copy()
+    logits.flags.writeable = False
     Sampler(
-        SamplingSettings(temperature=0.5, top_k=2, top_p=0.9, repetition_penalty=2.0), [0, 1, 2]
+        SamplingSettings(
+            temperature=0.5,
+            top_k=2,
+            top_p=0.9,
+            typical_p=0.9,
+            repetition_penalty=2.0,
+            frequency_penalty=1.0,
+            logit_bias={1: 2.0},
+            dry_multiplier=1.0,
+        ),
+        [0, 1, 2, 0, 1, 2],
     ).sample(logits)
-    assert np.array_equal(logits, before)
+
+
+def test_nothing_is_copied_while_nothing_changes_a_logit(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("logits are changed")
+
+    monkeypatch.setattr(Penalties, "apply", refuse)
+    logits = np.array([1.0, 2.0, 3.0], np.float32)
+    assert Sampler(SamplingSettings(), [0, 1]).sample(logits) == 2
+    Sampler(SamplingSettings(temperature=1.0, top_k=2, typical_p=0.5), [0, 1]).sample(logits)
+    with pytest.raises(AssertionError, match="are changed"):
+        Sampler(SamplingSettings(logit_bias={2: 0.0}), [0, 1]).sample(logits)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.fake import FakeBackend, FakeGraph
 from edgewise.runtime.decoding import Decoding
+from edgewise.runtime.model import ModelError
 from edgewise.runtime.output_format import OutputFormat
-from edgewise.runtime.scheduler import ClosedError, LateError, Scheduler
+from edgewise.runtime.scheduler import LateError, Scheduler
 from edgewise.runtime.slot_pool import LEAST_COPIED, ContextError, SlotPool
 
 VOCABULARY = 40
@@ -286,9 +287,9 @@ def test_closing_the_scheduler_ends_what_runs():
     next(pieces)
     scheduler.close()
     scheduler.close()
-    with pytest.raises(ClosedError, match="closed"):
+    with pytest.raises(ModelError, match="closed"):
         list(pieces)
-    with pytest.raises(ClosedError):
+    with pytest.raises(ModelError):
         next(scheduler.run(decoding([1])))
     assert scheduler.pool.free_slots == 2
 
@@ -329,7 +330,7 @@ def test_closing_wakes_threads_that_wait():
     def ask():
         try:
             list(scheduler.run(decoding([1], max_tokens=60)))
-        except ClosedError as error:
+        except ModelError as error:
             ends.append(error)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]

@@ -16,6 +16,7 @@ from edgewise.runtime.chat import ChatError
 from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import GenerationOptions, OptionsError
+from edgewise.runtime.output_format import OutputFormat
 from edgewise.runtime.sessions.seq2seq import SourceError
 
 REPLY = "Paris est la capitale de la France 🙂."
@@ -85,6 +86,13 @@ def test_sampling_is_as_asked_for_or_as_the_bundle_advises(tmp_path):
         greedy, one, again, two = (model.generate("x", each).token_ids for each in options)
         assert one == again
         assert len({greedy, one, two}) == 3
+
+
+def test_a_format_of_the_output_is_refused(tmp_path):
+    options = GenerationOptions(output_format=OutputFormat.regex("a+"))
+    folder = write_fake_sequence_bundle(tmp_path / "b")
+    with load(folder) as model, pytest.raises(OptionsError, match="follows none"):
+        model.stream("x", options)
 
 
 def test_beams_find_what_is_likelier_than_the_greedy_answer(tmp_path):

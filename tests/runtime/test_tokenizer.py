@@ -50,6 +50,14 @@ def test_decoding_leaves_special_tokens_out(byte_level_tokenizer, manifest):
     assert "".join(map(detokenizer.push, ids)) + detokenizer.finish() == "Zürich 🙂"
 
 
+def test_the_bytes_of_tokens_are_those_of_the_text(byte_level_tokenizer, manifest):
+    tokenizer = Tokenizer(byte_level_tokenizer, manifest())
+    ids = tokenizer.encode("<|start|>Zürich 🙂\n<|end|>")
+    assert b"".join(map(tokenizer.bytes_of, ids)) == "Zürich 🙂\n".encode()
+    assert tokenizer.bytes_of(1) == b""
+    assert tokenizer.bytes_of(10**6) == b""
+
+
 def test_padding_and_truncation_of_the_file_do_not_count(byte_level_tokenizer, manifest):
     inner = type(byte_level_tokenizer).from_str(byte_level_tokenizer.to_str())
     ids = inner.encode("the rain in spain").ids

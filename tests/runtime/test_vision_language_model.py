@@ -13,9 +13,9 @@ from edgewise.runtime.backends.fake_vision_language import FakeVisionLanguageBac
 from edgewise.runtime.bundle import BundleError
 from edgewise.runtime.chat import ChatError
 from edgewise.runtime.images import ImageError, open_image, pixels_of
-from edgewise.runtime.kv_cache import ContextError
 from edgewise.runtime.options import OptionsError
 from edgewise.runtime.sessions.vision_language import ImageCountError
+from edgewise.runtime.slot_pool import ContextError
 
 REPLY = "A red fox in the snow 🙂."
 TOKENS = 5

@@ -25,6 +25,9 @@ class Tokenizer:
     def encode(self, text):
         return [ord(letter) - ord("a") for letter in text]
 
+    def bytes_of(self, token_id):
+        return Letters().push(token_id).encode()
+
     def detokenizer(self):
         return Letters()
 

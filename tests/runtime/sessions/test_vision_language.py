@@ -53,6 +53,12 @@ def test_marks_at_both_ends_leave_empty_texts():
     assert split_at_marks("a", "<image>", 0) == ["a"]
 
 
+def ids_while_held(splicing, *images):
+    """Return ids of images that are held no more."""
+    with splicing.holding(images) as ids:
+        return ids
+
+
 @pytest.mark.parametrize(("text", "images"), [("a", 1), ("<image>a", 0), ("<image><image>", 1)])
 def test_another_number_of_images_is_refused_with_both(text, images):
     message = f"{text.count('<image>')} times in the prompt, and images were given: {images}"
@@ -62,7 +68,7 @@ def test_another_number_of_images_is_refused_with_both(text, images):
 
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_an_image_anywhere_in_a_step_is_its_own_vectors(engine, splicing, place):
-    (ids,) = splicing.ids_of_images([image(1)])
+    (ids,) = ids_while_held(splicing, image(1))
     text = [7, 8, 9, 10]
     prompt = [*text[:place], *ids, *text[place:]]
     expected = [*text[:place], *engine.ids_of(image(1)), *text[place:]]
@@ -74,7 +80,7 @@ def test_an_image_anywhere_in_a_step_is_its_own_vectors(engine, splicing, place)
 def test_chunks_that_cut_images_give_what_one_step_gives(cuts):
     engine = FakeVisionLanguageBackend(vocabulary_size=VOCABULARY, image_tokens=TOKENS)
     splicing = SplicingBackend(engine, TOKENS)
-    first, second = splicing.ids_of_images([image(1), image(2)])
+    first, second = ids_while_held(splicing, image(1), image(2))
     prompt = [5, *first, 6, 7, *second, *first, 8]
     whole = [5, *engine.ids_of(image(1)), 6, 7, *engine.ids_of(image(2))]
     whole += [*engine.ids_of(image(1)), 8]
@@ -86,7 +92,7 @@ def test_chunks_that_cut_images_give_what_one_step_gives(cuts):
 
 
 def test_nothing_is_computed_before_a_step_needs_it(engine, splicing):
-    ids = splicing.ids_of_images([image(1), image(2)])
+    ids = ids_while_held(splicing, image(1), image(2))
     step(splicing, [[4, 5]])
     assert engine.seen == 0
     step(splicing, [[*ids[1]]], past=2)
@@ -94,10 +100,10 @@ def test_nothing_is_computed_before_a_step_needs_it(engine, splicing):
 
 
 def test_equal_images_are_one(engine, splicing):
-    first, other, again = splicing.ids_of_images([image(1), image(2), image(1).copy()])
+    first, other, again = ids_while_held(splicing, image(1), image(2), image(1).copy())
     assert first == again
     assert first != other
-    (later,) = splicing.ids_of_images([image(1)])
+    (later,) = ids_while_held(splicing, image(1))
     assert later == first
     step(splicing, [[*first, *again]])
     step(splicing, [[*later]])
@@ -107,7 +113,7 @@ def test_equal_images_are_one(engine, splicing):
 def test_ids_are_behind_the_vocabulary_and_never_used_again(splicing):
     used = set()
     for seed in range(3 * KEPT_IMAGES):
-        (ids,) = splicing.ids_of_images([image(seed)])
+        (ids,) = ids_while_held(splicing, image(seed))
         assert len(ids) == TOKENS
         assert min(ids) >= VOCABULARY
         assert not used & {*ids}
@@ -115,24 +121,34 @@ def test_ids_are_behind_the_vocabulary_and_never_used_again(splicing):
 
 
 def test_the_last_images_are_kept_and_older_ones_are_forgotten(engine, splicing):
-    first = {seed: splicing.ids_of_images([image(seed)])[0] for seed in range(KEPT_IMAGES)}
-    splicing.ids_of_images([image(0)])  # used again, so image 1 is the oldest
-    splicing.ids_of_images([image(99)])
-    assert splicing.ids_of_images([image(0)])[0] == first[0]
+    first = {seed: ids_while_held(splicing, image(seed))[0] for seed in range(KEPT_IMAGES)}
+    ids_while_held(splicing, image(0))  # used again, so image 1 is the oldest
+    ids_while_held(splicing, image(99))
+    assert ids_while_held(splicing, image(0))[0] == first[0]
     with pytest.raises(ValueError, match="not known"):
         step(splicing, [[*first[1]]])
-    assert splicing.ids_of_images([image(1)])[0] != first[1]
+    assert ids_while_held(splicing, image(1))[0] != first[1]
 
 
 def test_a_prompt_may_have_more_images_than_are_kept(engine, splicing):
     images = [image(seed) for seed in range(KEPT_IMAGES + 2)]
-    prompt = [token for ids in splicing.ids_of_images(images) for token in ids]
     expected = [token for one in images for token in engine.ids_of(one)]
-    assert np.array_equal(step(splicing, [prompt])[0], logits_of(*expected))
+    with splicing.holding(images) as held:
+        prompt = [token for ids in held for token in ids]
+        assert np.array_equal(step(splicing, [prompt])[0], logits_of(*expected))
+    with pytest.raises(ValueError, match="not known"):
+        step(splicing, [[*held[0]]])
+
+
+def test_images_are_kept_while_any_prompt_has_them(engine, splicing):
+    with splicing.holding([image(1)]) as (mine,), splicing.holding([image(1)]):
+        for seed in range(2, KEPT_IMAGES + 4):
+            ids_while_held(splicing, image(seed))
+        assert np.array_equal(step(splicing, [[*mine]])[0], logits_of(*engine.ids_of(image(1))))
 
 
 def test_rows_may_have_images_in_different_places(engine, splicing):
-    (ids,) = splicing.ids_of_images([image(1)])
+    (ids,) = ids_while_held(splicing, image(1))
     seen = engine.ids_of(image(1))
     rows = [[*ids, 5, 6], [5, *ids, 0]]
     logits = step(splicing, rows, counts=np.asarray([5, 4], np.int32))

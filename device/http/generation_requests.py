@@ -1,0 +1,179 @@
+"""Requests for text: what ``/v1/chat/completions`` and ``/v1/completions`` take.
+
+Rules: what a request leaves out is as the bundle advises, where OpenAI's own models would sample at
+temperature 1. ``max_tokens`` is an upper bound: more than the server allows is taken for as much as
+it allows. Each answer of several has a seed of its own, counted from the request's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from edgewise.device.http.api_errors import unsupported
+from edgewise.device.http.request_fields import RequestFields
+from edgewise.device.http.sampling_fields import take_sampling
+from edgewise.device.http.settings import ServerSettings
+from edgewise.runtime.options import SEED_MAX, GenerationOptions
+
+Prompt: TypeAlias = str | list[dict[str, str]]
+
+TEXT_TOKENS = 16  # of /v1/completions where a request does not say, as OpenAI has it
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What to generate.
+
+    Attributes:
+        model: The name of the model that is asked.
+        prompts: Texts, or one conversation.
+        options: How, of each first answer.
+        choices: Answers to each prompt.
+        stream: Send pieces as they come.
+        include_usage: End a stream with the figures.
+    """
+
+    model: str
+    prompts: tuple[Prompt, ...]
+    options: GenerationOptions
+    choices: int = 1
+    stream: bool = False
+    include_usage: bool = False
+
+    def each(self) -> Iterator[tuple[Prompt, GenerationOptions]]:
+        """Give the prompt and the options of every answer, in the order of their indices."""
+        for prompt in self.prompts:
+            for number in range(self.choices):
+                seed = self.options.seed
+                if number and seed is not None:
+                    yield prompt, replace(self.options, seed=(seed + number) % (SEED_MAX + 1))
+                else:
+                    yield prompt, self.options
+
+
+def read_chat_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
+    """Read the body of a request to continue a conversation.
+
+    Raises:
+        WireError: It breaks the form.
+        ApiError: It asks for what is not done here.
+        OptionsError: An option is outside what is accepted.
+    """
+    fields = RequestFields(values)
+    model = fields.text("model", max_length=1024)
+    messages = _messages(fields, settings.max_messages)
+    tokens = _tokens(fields, "max_completion_tokens", "max_tokens") or settings.max_tokens
+    return _read_rest(fields, model, (messages,), tokens, settings)
+
+
+def read_text_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
+    """Read the body of a request to continue texts as they are; errors as `read_chat_request`."""
+    fields = RequestFields(values)
+    model = fields.text("model", max_length=1024)
+    prompts = _prompts(fields, settings)
+    tokens = _tokens(fields, "max_tokens") or TEXT_TOKENS
+    return _read_rest(fields, model, prompts, tokens, settings, raw=True)
+
+
+def _read_rest(
+    fields: RequestFields,
+    model: str,
+    prompts: tuple[Prompt, ...],
+    tokens: int,
+    settings: ServerSettings,
+    *,
+    raw: bool = False,
+) -> GenerationRequest:
+    options = GenerationOptions(
+        max_tokens=min(tokens, settings.max_tokens), raw=raw, **take_sampling(fields)
+    )
+    choices = fields.optional_integer("n", 1, settings.choices) or 1
+    if choices * len(prompts) > settings.choices:
+        raise fields.fault(
+            f"The request asks for {choices} answers to each of {len(prompts)} prompts; accepted: "
+            f"{settings.choices} answers in all."
+        )
+    stream = fields.flag("stream", default=False)
+    request = GenerationRequest(
+        model, prompts, options, choices, stream, include_usage=_include_usage(fields)
+    )
+    fields.refuse_absent()
+    fields.nothing_else()
+    return request
+
+
+def _tokens(fields: RequestFields, *names: str) -> int | None:
+    found = [fields.optional_integer(name, 1, 2**31 - 1) for name in names]
+    return next((tokens for tokens in found if tokens is not None), None)
+
+
+def _include_usage(fields: RequestFields) -> bool:
+    if not fields.has("stream_options"):
+        return False
+    options = fields.inner("stream_options")
+    include = options.flag("include_usage", default=False)
+    options.flag("include_obfuscation", default=False)
+    options.nothing_else()
+    return include
+
+
+def _prompts(fields: RequestFields, settings: ServerSettings) -> tuple[str, ...]:
+    given = fields.take("prompt")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts:
+        raise fields.fault("The field 'prompt' must be a string, or a list of strings.")
+    if not all(isinstance(text, str) for text in texts):
+        raise unsupported("prompt", "holds what is no string; token ids are not taken here.")
+    if len(texts) > settings.choices:
+        raise fields.fault(
+            f"The field 'prompt' has {len(texts)} texts; accepted: up to {settings.choices}."
+        )
+    return tuple(texts)
+
+
+def _messages(fields: RequestFields, most: int) -> list[dict[str, str]]:
+    given = fields.items("messages", max_length=most)
+    if not given:
+        raise fields.fault("The request has no field 'messages'.")
+    return [_message(fields, item, f"messages[{index}]") for index, item in enumerate(given)]
+
+
+def _message(fields: RequestFields, item: Any, where: str) -> dict[str, str]:
+    if not isinstance(item, dict):
+        raise fields.fault(f"{where} must be an object with role and content.")
+    message = RequestFields(item, what=where)
+    role = message.take("role")
+    if role not in ROLES:
+        raise fields.fault(
+            f"The role of {where} is {repr(role)[:60]}; accepted: {', '.join(ROLES)}."
+        )
+    content = message.take("content")
+    for name in ("tool_calls", "function_call"):
+        if message.take(name):
+            raise unsupported("messages", f"hold {name} in {where}; tools are not called here.")
+    for name in ("name", "refusal", "annotations", "audio"):  # none of which a template knows
+        message.take(name)
+    message.nothing_else()
+    return {"role": ROLES[role], "content": _content(fields, content, where)}
+
+
+def _content(fields: RequestFields, content: Any, where: str) -> str:
+    """Return a message's text; parts of it stand in lines of their own."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not content:
+        raise fields.fault(
+            f"The content of {where} must be a string, or a list of parts of the type text."
+        )
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise unsupported(
+                "messages", f"hold a part of the type {repr(kind)[:60]} in {where}; accepted: text."
+            )
+        texts.append(part["text"])
+    return "\n".join(texts)
