@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from edgewise.device.http.api_errors import unsupported
+from edgewise.device.http.format_fields import take_output_format
 from edgewise.device.http.request_fields import RequestFields
 from edgewise.device.http.sampling_fields import take_sampling
 from edgewise.device.http.settings import ServerSettings
@@ -88,7 +89,10 @@ def _read_rest(
     raw: bool = False,
 ) -> GenerationRequest:
     options = GenerationOptions(
-        max_tokens=min(tokens, settings.max_tokens), raw=raw, **take_sampling(fields)
+        max_tokens=min(tokens, settings.max_tokens),
+        raw=raw,
+        output_format=take_output_format(fields),
+        **take_sampling(fields),
     )
     choices = fields.optional_integer("n", 1, settings.choices) or 1
     if choices * len(prompts) > settings.choices:
