@@ -44,7 +44,7 @@ def test_the_peak_of_an_export(checkpoint, tmp_path, runtime, recipe):
     bundle = tmp_path / "bundle"
     command = [sys.executable, "-m", "edgewise.cli", "export", str(folder), "--json", "--no-verify"]
     command += ["--profile", "raspberry_pi_5", "--format", runtime, "--recipe", recipe]
-    command += ["--context", "512", "--output", str(bundle)]
+    command += ["--context", "512", "--force", "--output", str(bundle)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     summary = json.loads(done.stdout)
     shutil.rmtree(bundle)
