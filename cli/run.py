@@ -24,7 +24,11 @@ from edgewise.cli.answer import (
     stream_text,
 )
 from edgewise.cli.chat import chat
-from edgewise.cli.generation import generation_options, generation_settings
+from edgewise.cli.generation import (
+    generation_options,
+    generation_settings,
+    refuse_logprobs_without_json,
+)
 from edgewise.cli.parameters import (
     PATH,
     bundle_argument,
@@ -100,12 +104,6 @@ MOST_TOGETHER = 8  # answers that are computed at the same time, each with a cac
     metavar="N",
     help="Give N sampled answers, each with a seed of its own; their prompt is computed once.",
 )
-@click.option(
-    "--logprobs",
-    type=int,
-    metavar="K",
-    help="With --json: tell each token's log-probability, and those of the K likeliest (0 to 20).",
-)
 @click.option("--stream", is_flag=True, help="With --json: one line of JSON a piece, as it comes.")
 def run(
     *,
@@ -142,14 +140,13 @@ def run(
     only_generating = {**generation, "system": system, "stream": stream, "count": count}
     refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     options = GenerationOptions(**generation_settings(generation))
-    if options.logprobs is not None and not as_json:
-        raise click.UsageError("--logprobs needs --json.")
+    refuse_logprobs_without_json(options, as_json=as_json)
     prompt = None
     lines: Iterator[Line] | None = None
     if wanted == "generate":
         prompt = _prompt(text, system, options, prefix, as_json=as_json)
         if count is not None:
-            _check_count(manifest.family, prompt, images, stream=stream)
+            _check_count(manifest.family, prompt, stream=stream)
     else:
         lines = lines_to_judge(text, text_pair, file)
     with console.status("Loading the model"):
@@ -157,7 +154,9 @@ def run(
         model = load(bundle, threads=threads, context_length=context, slots=slots)
     with model:
         if count is not None and prompt is not None:
-            _generate_several(cast("LanguageModel", model), prompt, options, count, as_json=as_json)
+            _generate_several(
+                cast("LanguageModel", model), prompt, options, count, images, as_json=as_json
+            )
         elif wanted == "generate":
             _generate(model, prompt, options, images, system, as_json=as_json, stream=stream)
         else:
@@ -207,22 +206,27 @@ def _generate(
         stream_text(pieces)
 
 
-def _check_count(
-    family: str, prompt: Prompt | None, images: Sequence[Path], *, stream: bool
-) -> None:
+def _check_count(family: str, prompt: Prompt | None, *, stream: bool) -> None:
     """Refuse several answers where there is no place for them."""
     if prompt is None:
         raise click.UsageError("--n needs a TEXT, or one on standard input.")
     if stream:
         raise click.UsageError("--n gives whole answers, so --stream has no place.")
-    if images or family not in ("decoder", "vision_language"):
+    if family not in ("decoder", "vision_language"):
         raise click.UsageError("--n has a place only where a decoder answers a text.")
 
 
 def _generate_several(
-    model: LanguageModel, prompt: Prompt, options: GenerationOptions, count: int, *, as_json: bool
+    model: LanguageModel,
+    prompt: Prompt,
+    options: GenerationOptions,
+    count: int,
+    images: Sequence[Path],
+    *,
+    as_json: bool,
 ) -> None:
-    answers = model.generate_several(prompt, options, count=count)
+    seen: dict[str, Any] = {"images": images} if images else {}
+    answers = model.generate_several(prompt, options, count=count, **seen)
     if as_json:
         values = [generation_json(answer, model.tokenizer) for answer in answers]
         console.write_json(values, one_line=True)
