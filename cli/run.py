@@ -24,7 +24,11 @@ from edgewise.cli.answer import (
     stream_text,
 )
 from edgewise.cli.chat import chat
-from edgewise.cli.generation import generation_options, generation_settings
+from edgewise.cli.generation import (
+    generation_options,
+    generation_settings,
+    refuse_logprobs_without_json,
+)
 from edgewise.cli.parameters import (
     PATH,
     bundle_argument,
@@ -96,12 +100,6 @@ MOST_TOGETHER = 8  # answers that are computed at the same time, each with a cac
     metavar="N",
     help="Give N sampled answers, each with a seed of its own; their prompt is computed once.",
 )
-@click.option(
-    "--logprobs",
-    type=int,
-    metavar="K",
-    help="With --json: tell each token's log-probability, and those of the K likeliest (0 to 20).",
-)
 @click.option("--stream", is_flag=True, help="With --json: one line of JSON a piece, as it comes.")
 def run(
     *,
@@ -139,8 +137,7 @@ def run(
     only_generating = {**generation, "system": system, "stream": stream, "count": count}
     refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     options = GenerationOptions(**generation_settings(generation))
-    if options.logprobs is not None and not as_json:
-        raise click.UsageError("--logprobs needs --json.")
+    refuse_logprobs_without_json(options, as_json=as_json)
     prompt = None
     lines: Iterator[Line] | None = None
     if wanted == "generate":

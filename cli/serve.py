@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from edgewise.cli.parameters import (
     examples,
     threads_option,
 )
+
+IMAGES_MAX_BYTES = 16 << 20  # of a request that may hold images
 
 
 @click.command(
@@ -136,6 +139,8 @@ def serve(
                     cache_bytes=None if cache_mib is None else cache_mib << 20,
                 )
             )
+        if model.manifest.image is not None:
+            settings = replace(settings, max_body_bytes=IMAGES_MAX_BYTES)
         server = HttpServer(
             cast("Any", model), host=host, port=port, keys=keys, name=name, settings=settings
         )

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from edgewise.device.errors import WireError
 from edgewise.device.fields import Fields, encode_message, read_message
+from edgewise.device.told_tokens import ToldToken, encode_told, parse_told
 
 MAX_REPLY_BYTES = 1_048_576  # bytes of one reply's payload
 MAX_COUNT = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
@@ -114,6 +115,7 @@ class Final:
         n_chunks: How many chunks were sent before.
         usage: What it took.
         finish_reason: ``stop`` (the model or a stop text ended it) or ``length``; None if cut off.
+        logprobs: What is told of each token, if the request asks for it.
     """
 
     id: str
@@ -122,6 +124,7 @@ class Final:
     n_chunks: int
     usage: Usage
     finish_reason: str | None = None
+    logprobs: tuple[ToldToken, ...] = ()
 
     def encode(self) -> bytes:
         """Write the payload, with the SHA-256 of the text."""
@@ -133,6 +136,7 @@ class Final:
             n_chunks=self.n_chunks,
             sha256=sha256_of_text(self.text),
             finish_reason=self.finish_reason,
+            logprobs=encode_told(self.logprobs),
             usage=self.usage.given(),
         )
 
@@ -225,6 +229,7 @@ def _final(fields: Fields, request_id: str, status: str) -> Final:
         text=fields.text("text", max_length=MAX_REPLY_BYTES),
         n_chunks=fields.integer("n_chunks", 0, MAX_COUNT),
         finish_reason=fields.optional_choice("finish_reason", FINISH_REASONS),
+        logprobs=parse_told(fields),
         usage=_usage(fields.inner("usage")),
     )
     if fields.text("sha256", min_length=64, max_length=64) != sha256_of_text(final.text):

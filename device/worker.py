@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import cast
 
 from edgewise.common.errors import EdgewiseError
@@ -24,11 +24,12 @@ from edgewise.device.job import Job
 from edgewise.device.reply_messages import ErrorCode, Failure, Final, Results
 from edgewise.device.request_messages import OPTIONS, Request, TextsRequest
 from edgewise.device.text_generator import AnyModel, TextGenerator
+from edgewise.device.told_tokens import told_tokens
 from edgewise.device.verbs import TASKS
 from edgewise.device.waiting_line import WaitingLine
 from edgewise.runtime.admission import LateError
 from edgewise.runtime.engine_error import EngineError
-from edgewise.runtime.generation import Piece
+from edgewise.runtime.generation import Piece, TokenLogProbability
 from edgewise.runtime.judging import DEFAULT_TOP, Judge, Judgement, judge
 from edgewise.runtime.options import GenerationOptions
 
@@ -185,6 +186,7 @@ class Worker:
 
     def _deliver(self, job: Job, pieces: Generator[Piece, None, None]) -> None:
         finished: str | None = None
+        told: list[TokenLogProbability] = []
         for piece in pieces:
             now = self._clock()
             job.count_tokens(len(piece.token_ids), now)
@@ -194,11 +196,20 @@ class Worker:
             if job.replies.settled:
                 return
             job.replies.add(piece.text)
+            told += piece.log_probabilities
             job.statistics = piece.statistics or job.statistics
             finished = piece.finished or finished
-        self._settle(job, "ok", finished)
+        self._settle(job, "ok", finished, told)
 
-    def _settle(self, job: Job, status: str, finish_reason: str | None) -> None:
+    def _settle(
+        self,
+        job: Job,
+        status: str,
+        finish_reason: str | None,
+        told: Sequence[TokenLogProbability] = (),
+    ) -> None:
+        tokenizer = getattr(self._model, "tokenizer", None)  # which every model that tells has
+        logprobs = told_tokens(told, tokenizer.bytes_of) if told and tokenizer else ()
         job.replies.settle(
             lambda text, chunks: Final(
                 id=job.request.id,
@@ -207,6 +218,7 @@ class Worker:
                 n_chunks=chunks,
                 usage=job.usage(self._clock()),
                 finish_reason=finish_reason,
+                logprobs=logprobs,
             )
         )
 

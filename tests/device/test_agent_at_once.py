@@ -1,5 +1,7 @@
 """Several requests at once: each has its own answer, end and place; on real brokers."""
 
+import json
+import threading
 from typing import Any
 
 import pytest
@@ -143,8 +145,6 @@ def test_all_that_run_are_ended_when_the_agent_stops(
 def test_running_answers_may_end_when_the_agent_stops(
     mosquitto_5: Any, at_once: Any, model: Any, eventually: Any
 ) -> None:
-    import threading
-
     talk = at_once(mosquitto_5, 2, stop_grace_seconds=10)
     for name in ("a", "b"):
         talk.ask(name, f"hang {name}")
@@ -163,12 +163,11 @@ def test_running_answers_may_end_when_the_agent_stops(
 def test_the_agent_says_how_many_run_and_wait(
     mosquitto_5: Any, at_once: Any, model: Any, eventually: Any
 ) -> None:
-    import json
-
     talk = at_once(mosquitto_5, 2, health_interval_seconds=0.05)
     topics = talk.agent.topics
     for subject in (topics.health, topics.info):
         talk.probe.subscribe(subject)
+        talk.probe.wait_for(lambda message, topic=subject: message.topic == topic)
     for number in range(3):
         talk.ask(f"q{number}", "hang")
 
