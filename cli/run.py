@@ -143,7 +143,7 @@ def run(
     if wanted == "generate":
         prompt = _prompt(text, system, options, as_json=as_json)
         if count is not None:
-            _check_count(manifest.family, prompt, images, stream=stream)
+            _check_count(manifest.family, prompt, stream=stream)
     else:
         lines = lines_to_judge(text, text_pair, file)
     with console.status("Loading the model"):
@@ -151,7 +151,9 @@ def run(
         model = load(bundle, threads=threads, context_length=context, slots=slots)
     with model:
         if count is not None and prompt is not None:
-            _generate_several(cast("LanguageModel", model), prompt, options, count, as_json=as_json)
+            _generate_several(
+                cast("LanguageModel", model), prompt, options, count, images, as_json=as_json
+            )
         elif wanted == "generate":
             _generate(model, prompt, options, images, system, as_json=as_json, stream=stream)
         else:
@@ -200,22 +202,27 @@ def _generate(
         stream_text(pieces)
 
 
-def _check_count(
-    family: str, prompt: Prompt | None, images: Sequence[Path], *, stream: bool
-) -> None:
+def _check_count(family: str, prompt: Prompt | None, *, stream: bool) -> None:
     """Refuse several answers where there is no place for them."""
     if prompt is None:
         raise click.UsageError("--n needs a TEXT, or one on standard input.")
     if stream:
         raise click.UsageError("--n gives whole answers, so --stream has no place.")
-    if images or family not in ("decoder", "vision_language"):
+    if family not in ("decoder", "vision_language"):
         raise click.UsageError("--n has a place only where a decoder answers a text.")
 
 
 def _generate_several(
-    model: LanguageModel, prompt: Prompt, options: GenerationOptions, count: int, *, as_json: bool
+    model: LanguageModel,
+    prompt: Prompt,
+    options: GenerationOptions,
+    count: int,
+    images: Sequence[Path],
+    *,
+    as_json: bool,
 ) -> None:
-    answers = model.generate_several(prompt, options, count=count)
+    seen: dict[str, Any] = {"images": images} if images else {}
+    answers = model.generate_several(prompt, options, count=count, **seen)
     if as_json:
         values = [generation_json(answer, model.tokenizer) for answer in answers]
         console.write_json(values, one_line=True)

@@ -12,10 +12,9 @@ from typing import Any
 
 from edgewise.device.fields import Fields
 from edgewise.runtime.generation import TokenLogProbability
+from edgewise.runtime.options import LOGPROBS_MAX, TOKEN_ID_MAX
 
 MAX_TOLD = 65_536  # tokens of one answer
-MAX_LIKELIEST = 20  # of one step
-MAX_TOKEN_ID = 2**31 - 1
 MAX_TOKEN_TEXT = 1024  # characters
 LEAST_LOGPROB = -1e30
 DECIMALS = 6
@@ -79,7 +78,7 @@ def parse_told(fields: Fields) -> tuple[ToldToken, ...]:
         token = fields.nested(item, "logprobs")
         chance = _chance(token)
         likeliest = []
-        for other in token.items("likeliest", max_length=MAX_LIKELIEST, may_be_empty=True):
+        for other in token.items("likeliest", max_length=LOGPROBS_MAX, may_be_empty=True):
             one = token.nested(other, "likeliest")
             likeliest.append(_chance(one))
             one.nothing_else()
@@ -90,7 +89,7 @@ def parse_told(fields: Fields) -> tuple[ToldToken, ...]:
 
 def _chance(fields: Fields) -> TokenChance:
     return TokenChance(
-        fields.integer("token_id", 0, MAX_TOKEN_ID),
+        fields.integer("token_id", 0, TOKEN_ID_MAX),
         fields.text("text", max_length=MAX_TOKEN_TEXT),
         fields.number("logprob", LEAST_LOGPROB, 0),
     )
