@@ -54,6 +54,11 @@ class LanguageModel(Model):
         """Tokens that prompt and answer may have together."""
         return self._backend.capacity
 
+    @property
+    def answers_at_once(self) -> int:
+        """As many as the cache has slots."""
+        return self._backend.slots
+
     def stream(
         self,
         prompt: str | Messages,
