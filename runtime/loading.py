@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 
-from edgewise.runtime.bundle import Manifest, open_bundle
+from edgewise.runtime.bundle import Bundle, Manifest, open_bundle
+from edgewise.runtime.cache_folder import PREFIX_SUFFIX, cached_files
 from edgewise.runtime.chat import ChatTemplate
 from edgewise.runtime.encoder_model import EncoderModel
 from edgewise.runtime.engines import EngineFactory, engine_factory
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.options import OptionsError
+from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sequence_model import SequenceModel
 from edgewise.runtime.tokenizer import Tokenizer
@@ -36,6 +38,7 @@ def load(
     prefill_chunk: int = PREFILL_CHUNK,
     slots: int = 1,
     cache_bytes: int | None = None,
+    prefix_bytes: int = 0,
     backend: EngineFactory | None = None,
 ) -> AnyModel:
     """Load a bundle.
@@ -53,6 +56,9 @@ def load(
             together, or the beams of a search. Each takes memory of its own, as it fills.
         cache_bytes: What the keys and values of all slots of a decoder may take together; None:
             what they take when full.
+        prefix_bytes: What beginnings of prompts may take whose slot went to another prompt, so that
+            a decoder need not compute them again. Those that were saved beside the bundle are
+            known in any case and take nothing.
         backend: Another engine than the manifest names.
 
     Returns:
@@ -74,6 +80,8 @@ def load(
     _within("slots", slots, SLOTS_MAX)
     if cache_bytes is not None:
         _within("cache_bytes", cache_bytes, 2**63 - 1)
+    if prefix_bytes != 0:
+        _within("prefix_bytes", prefix_bytes, 2**63 - 1)
     if threads is None:
         threads = _default_threads(manifest)
     else:
@@ -96,7 +104,18 @@ def load(
         template,
         prefill_chunk=prefill_chunk,
         cache_bytes=cache_bytes,
+        store=_known_beginnings(bundle, prefix_bytes),
     )
+
+
+def _known_beginnings(bundle: Bundle, budget_bytes: int) -> PrefixStore:
+    store = PrefixStore(budget_bytes)
+    if cached_files(bundle.path, f"*{PREFIX_SUFFIX}"):
+        from edgewise.runtime.prefix_files import saved  # noqa: PLC0415  # few bundles have any
+
+        for prefix in saved(bundle):
+            store.add_saved(prefix.tokens, prefix.read_cache)
+    return store
 
 
 def _default_threads(manifest: Manifest) -> int:

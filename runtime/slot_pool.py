@@ -217,6 +217,17 @@ class SlotPool:
         self._slots[index].written = 0
         self._on_release(index)
 
+    def fill(self, slot: int, tokens: Sequence[int]) -> None:
+        """Note that a slot which was just leased holds these tokens, the prompt's first, instead.
+
+        Args:
+            slot: A held slot.
+            tokens: What was written into it from elsewhere.
+        """
+        held = self._held(slot)
+        held.tokens = list(tokens)
+        held.written = max(held.written, len(held.tokens))
+
     def length(self, slot: int) -> int:
         """Return how many tokens of a held slot are valid."""
         return len(self._held(slot).tokens)
