@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgewise.cli import console, figures
-from edgewise.cli.export import verification_line
+from edgewise.cli.export import calibration_line, verification_line
 from edgewise.cli.parameters import bundle_argument, examples, json_option
 
 if TYPE_CHECKING:
@@ -97,7 +97,13 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
     )
     console.write_section(
         "recipe",
-        [("text", manifest.recipe), *manifest.formats.items()],
+        [
+            ("text", manifest.recipe),
+            *manifest.formats.items(),
+            *calibration_line(
+                None if manifest.calibration is None else dataclasses.asdict(manifest.calibration)
+            ),
+        ],
     )
     console.write_section(
         "runs on",

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from edgewise.cli import console
-from edgewise.cli.answer import Prompt, generation_json, pieces_of, stream_json, stream_text
+from edgewise.cli.answer import (
+    Prompt,
+    generation_json,
+    pieces_of,
+    show_several,
+    stream_json,
+    stream_text,
+)
 from edgewise.cli.chat import chat
 from edgewise.cli.generation import generation_options, generation_settings
 from edgewise.cli.parameters import (
@@ -44,6 +51,8 @@ if TYPE_CHECKING:
     from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel, Task
     from edgewise.runtime.loading import AnyModel
 
+MOST_TOGETHER = 8  # answers that are computed at the same time, each with a cache of its own
+
 
 @click.command(
     short_help="Answer a prompt or judge a text, or hold a conversation.",
@@ -53,6 +62,8 @@ if TYPE_CHECKING:
         "cat question.txt | edgewise run smollm2 --max-tokens 100 -",
         'edgewise run smollm2 "Once upon a time" --raw --temperature 0.8 --seed 1',
         'edgewise run smollm2 "Name a river." --system "Answer in one word." --json',
+        'edgewise run smollm2 "Name a river." --choice Rhine --choice Nile',
+        'edgewise run smollm2 "The cellar has 9 degrees." --schema reading.json',
         'edgewise run flan-t5 "Translate to German: The house is small." --beams 4',
         'edgewise run moods "I have never eaten better." --top 2',
         "edgewise run moods --file comments.txt",
@@ -78,6 +89,19 @@ if TYPE_CHECKING:
 @threads_option
 @context_option
 @json_option
+@click.option(
+    "--n",
+    "count",
+    type=int,
+    metavar="N",
+    help="Give N sampled answers, each with a seed of its own; their prompt is computed once.",
+)
+@click.option(
+    "--logprobs",
+    type=int,
+    metavar="K",
+    help="With --json: tell each token's log-probability, and those of the K likeliest (0 to 20).",
+)
 @click.option("--stream", is_flag=True, help="With --json: one line of JSON a piece, as it comes.")
 def run(
     *,
@@ -93,6 +117,7 @@ def run(
     context: int | None,
     as_json: bool,
     stream: bool,
+    count: int | None,
     **generation: Any,
 ) -> None:
     """Answer TEXT with the model in the folder BUNDLE.
@@ -111,19 +136,26 @@ def run(
     if images and manifest.family != "vision_language":
         raise click.UsageError(f"--image has no place: {manifest.model_id} sees no images.")
     only_judging = {"text_pair": text_pair, "top": top, "file": file}
-    only_generating = {**generation, "system": system, "stream": stream}
+    only_generating = {**generation, "system": system, "stream": stream, "count": count}
     refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     options = GenerationOptions(**generation_settings(generation))
+    if options.logprobs is not None and not as_json:
+        raise click.UsageError("--logprobs needs --json.")
     prompt = None
     lines: Iterator[Line] | None = None
     if wanted == "generate":
         prompt = _prompt(text, system, options, as_json=as_json)
+        if count is not None:
+            _check_count(manifest.family, prompt, images, stream=stream)
     else:
         lines = lines_to_judge(text, text_pair, file)
     with console.status("Loading the model"):
-        model = load(bundle, threads=threads, context_length=context, slots=options.beams)
+        slots = max(options.beams, min(count or 1, MOST_TOGETHER))
+        model = load(bundle, threads=threads, context_length=context, slots=slots)
     with model:
-        if wanted == "generate":
+        if count is not None and prompt is not None:
+            _generate_several(cast("LanguageModel", model), prompt, options, count, as_json=as_json)
+        elif wanted == "generate":
             _generate(model, prompt, options, images, system, as_json=as_json, stream=stream)
         else:
             ask = partial(judge, model, wanted, top=top or TOP)
@@ -164,8 +196,31 @@ def _generate(
         return
     pieces = pieces_of(generator, prompt, options, images)
     if as_json and stream:
-        stream_json(pieces)
+        stream_json(pieces, generator.tokenizer)
     elif as_json:
-        console.write_json(generation_json(collect(pieces)), one_line=True)
+        console.write_json(generation_json(collect(pieces), generator.tokenizer), one_line=True)
     else:
         stream_text(pieces)
+
+
+def _check_count(
+    family: str, prompt: Prompt | None, images: Sequence[Path], *, stream: bool
+) -> None:
+    """Refuse several answers where there is no place for them."""
+    if prompt is None:
+        raise click.UsageError("--n needs a TEXT, or one on standard input.")
+    if stream:
+        raise click.UsageError("--n gives whole answers, so --stream has no place.")
+    if images or family not in ("decoder", "vision_language"):
+        raise click.UsageError("--n has a place only where a decoder answers a text.")
+
+
+def _generate_several(
+    model: LanguageModel, prompt: Prompt, options: GenerationOptions, count: int, *, as_json: bool
+) -> None:
+    answers = model.generate_several(prompt, options, count=count)
+    if as_json:
+        values = [generation_json(answer, model.tokenizer) for answer in answers]
+        console.write_json(values, one_line=True)
+    else:
+        show_several(answers)

@@ -80,6 +80,13 @@ from edgewise.cli.parameters import (
     default=30.0,
     help="How long running answers may still take when the server is told to stop. Default: 30.",
 )
+@click.option(
+    "--cache-mib",
+    type=int,
+    metavar="N",
+    help="Memory for the keys and values of all slots together; what finds none waits. Default: "
+    "what they take when full.",
+)
 @threads_option
 @context_option
 @click.pass_context
@@ -91,6 +98,7 @@ def serve(
     port: int,
     key_file: Path | None,
     name: str | None,
+    cache_mib: int | None,
     threads: int | None,
     context: int | None,
     slots: int,
@@ -120,7 +128,13 @@ def serve(
         stack.enter_context(log_to_stderr(debug=bool(context_.find_root().params.get("debug"))))
         with console.status("Loading the model"):
             model = stack.enter_context(
-                load(bundle, threads=threads, context_length=context, slots=settings.slots)
+                load(
+                    bundle,
+                    threads=threads,
+                    context_length=context,
+                    slots=settings.slots,
+                    cache_bytes=None if cache_mib is None else cache_mib << 20,
+                )
             )
         server = HttpServer(
             cast("Any", model), host=host, port=port, keys=keys, name=name, settings=settings

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgewise.cli import console, figures
-from edgewise.cli.console import PROMPT_MAX_BYTES, InputError
+from edgewise.cli.console import PROMPT_MAX_BYTES
 from edgewise.cli.parameters import (
     PATH,
     bundle_argument,
@@ -51,7 +51,8 @@ def warm(
 
     if prompt is None and system is None:
         raise click.UsageError("Give --prompt FILE, --system TEXT, or both.")
-    beginning = prompt_with_system("" if prompt is None else _text(prompt), system, raw=raw)
+    text = "" if prompt is None else console.read_text_file(prompt, PROMPT_MAX_BYTES)
+    beginning = prompt_with_system(text.rstrip("\r\n"), system, raw=raw)
     with console.status("Loading the model"):
         model = load(bundle, threads=threads)
     with model:
@@ -69,17 +70,3 @@ def warm(
     else:
         tokens_text = figures.plural(len(saved.tokens), "token")
         console.write_line(f"Saved {tokens_text}, {figures.size(size)}: {saved.path}")
-
-
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(PROMPT_MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{file} can not be read: {error.strerror}.") from error
-    if len(content) > PROMPT_MAX_BYTES:
-        raise InputError(f"{file} has more than {PROMPT_MAX_BYTES} bytes; a prompt is shorter.")
-    try:
-        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is no UTF-8 text (byte {error.start}); convert it.") from error

@@ -14,7 +14,7 @@ from edgewise.device.errors import WireError
 from edgewise.device.topics import MAX_ID_LENGTH, is_request_id
 
 VERSION = 1  # of every message on the wire
-MAX_DEPTH = 6  # open brackets; a request needs three
+MAX_DEPTH = 64  # open brackets; a request needs three, and what its schema has
 
 
 def _shown(value: Any) -> str:

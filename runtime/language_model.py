@@ -16,11 +16,12 @@ from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
-from edgewise.runtime.options import GenerationOptions, OptionsError
+from edgewise.runtime.option_checks import check_whole
+from edgewise.runtime.options import SEVERAL_MAX, GenerationOptions, OptionsError
 from edgewise.runtime.prefix_store import Cache, PrefixError, PrefixStore
 from edgewise.runtime.prompt_beginning import common_beginning, continued
 from edgewise.runtime.scheduler import PREFILL_CHUNK
-from edgewise.runtime.sessions.answer import collect
+from edgewise.runtime.sessions.answer import collect, collect_all
 from edgewise.runtime.sessions.decoder import DecoderSession
 from edgewise.runtime.slot_pool import LEAST_COPIED
 from edgewise.runtime.tokenizer import Tokenizer
@@ -115,6 +116,43 @@ class LanguageModel(Model):
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt, options, standing=standing))
+
+    def generate_several(
+        self,
+        prompt: str | Messages,
+        options: GenerationOptions | None = None,
+        *,
+        count: int,
+        standing: Standing | None = None,
+    ) -> tuple[Generation, ...]:
+        """Generate several answers to one prompt, which is computed once.
+
+        As many as the cache has slots are computed together. With a seed, each answer has one of
+        its own, counted up from it; the first is what `generate` gives.
+
+        Args:
+            prompt: As `stream` takes it.
+            options: How to generate.
+            count: Answers, 1 to SEVERAL_MAX.
+            standing: As `stream` takes it.
+
+        Raises:
+            OptionsError: The count is not accepted, or several answers would all be the same.
+            EdgewiseError: As `stream`.
+        """
+        check_whole("n", count, 1, SEVERAL_MAX)
+        settled = self._checked(options)
+        if count > 1 and settled.sampling(self.manifest.defaults).temperature == 0.0:
+            raise OptionsError(
+                f"n is {count} with the temperature 0, which gives the same answer each time;"
+                " accepted: 1, or a temperature above 0"
+            )
+        return collect_all(
+            [
+                self.stream(prompt, settled.numbered(index), standing=standing)
+                for index in range(count)
+            ]
+        )
 
     def score(self, prompt: str | Messages) -> dict[str, float]:
         """Return the numbers of a scoring head at the prompt's last token, by label.

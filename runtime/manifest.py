@@ -134,6 +134,17 @@ class ChatSample:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How a text decided the rounding of weights."""
+
+    method: str  # "error feedback"
+    text_sha256: str  # of the file, 64 lower-case hexadecimal digits
+    tokens: int  # of it that the model read
+    matrices: int  # that were rounded so
+    formats: Mapping[str, str]  # weight -> format, where it is not that of the weight's role
+
+
+@dataclass(frozen=True)
 class ImageLayout:
     """How an image becomes what the vision graph takes, and where it stands in a prompt."""
 
@@ -180,6 +191,7 @@ class Manifest:
     execution_providers: tuple[str, ...]  # onnxruntime's names, the preferred first
     minimum_versions: Mapping[str, str]  # distribution -> version, e.g. "onnxruntime" -> "1.22"
     verification: Mapping[str, object] | None  # the exporter's figures; None: not verified
+    calibration: Calibration | None = None  # None: weights were rounded by themselves
 
     def __post_init__(self) -> None:
         if problems := list(contradictions(self)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-FORMAT_VERSION = 2  # what is written
+FORMAT_VERSION = 3  # what is written
 
 _NEW_IN_2: Mapping[str, object] = {
     "family": "decoder",
@@ -30,6 +30,7 @@ _TOKENS_NEW_IN_2: Mapping[str, object] = {
     "forced_first": None,
     "forced_last": None,
 }
+_NEW_IN_3: Mapping[str, object] = {"calibration": None}
 
 
 def converted(value: Mapping[str, object], where: str, problems: list[str]) -> Mapping[str, object]:
@@ -64,6 +65,12 @@ def _from_1(value: Mapping[str, object], where: str, problems: list[str]) -> Map
     return result
 
 
+def _from_2(value: Mapping[str, object], where: str, problems: list[str]) -> Mapping[str, object]:
+    """Version 2 knew no calibration."""
+    problems += [f"{where}.{name} is unknown in version 2" for name in _NEW_IN_3 if name in value]
+    return {**value, **_NEW_IN_3}
+
+
 _CONVERTERS: Mapping[
     int, Callable[[Mapping[str, object], str, list[str]], Mapping[str, object]]
-] = {1: _from_1}
+] = {1: _from_1, 2: _from_2}

@@ -87,14 +87,12 @@ def save(bundle: Bundle, tokens: Sequence[int], cache: Cache) -> SavedPrefix:
             "can be kept; make one of them writable"
         )
     ids = np.array(tokens, np.int32)
-    path = (
-        folder
-        / f"{_model_key(bundle)}-{hashlib.sha256(ids.tobytes()).hexdigest()[:16]}{PREFIX_SUFFIX}"
-    )
+    digest = hashlib.sha256(ids.tobytes()).hexdigest()[:16]
+    path = folder / f"{_model_key(bundle)}-{digest}{PREFIX_SUFFIX}"
     others = {file.path for file in saved(bundle)} - {path}
     if len(others) >= FILES_MAX:
         raise PrefixError(
-            f"{folder} holds {len(others)} beginnings of this bundle; delete some of {PREFIX_SUFFIX}"
+            f"{folder} holds {len(others)} beginnings of this bundle; delete some {PREFIX_SUFFIX}"
         )
     content = io.BytesIO()
     np.savez(content, tokens=ids, cache=np.ascontiguousarray(cache, np.float32))
@@ -110,11 +108,13 @@ def saved(bundle: Bundle) -> Iterator[SavedPrefix]:
     for path in cached_files(bundle.path, pattern)[:FILES_MAX]:
         try:
             tokens = _read_tokens(path, bundle.manifest.context_length)
-            shape = (arrays, heads, len(tokens), size)
-            if path.stat().st_size > 4 * (math.prod(shape) + len(tokens)) + _OVERHEAD:
-                raise PrefixError(f"{path} is larger than its tokens need, and is left out")
+            bytes_on_disk = path.stat().st_size
         except (PrefixError, OSError) as error:
             logger.warning("%s", error)
+            continue
+        shape = (arrays, heads, len(tokens), size)
+        if bytes_on_disk > 4 * (math.prod(shape) + len(tokens)) + _OVERHEAD:
+            logger.warning("%s is larger than its tokens need, and is left out", path)
             continue
         yield SavedPrefix(path, tokens, shape)
 

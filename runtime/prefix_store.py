@@ -41,7 +41,7 @@ class _Entry:
     read: Callable[[], Cache]
     bytes: int  # of memory
     pinned: bool
-    used: int = 0  # when it was last read, in readings
+    used: int = 0  # when it was last asked for, in uses
 
 
 class PrefixStore:
@@ -58,7 +58,7 @@ class PrefixStore:
         self._entries: dict[int, _Entry] = {}
         self._tree: PrefixTree[int] = PrefixTree()
         self._next_key = 0
-        self._readings = 0
+        self._uses = 0
 
     def __len__(self) -> int:
         """Return how many beginnings are known."""
@@ -70,11 +70,14 @@ class PrefixStore:
         return sum(entry.bytes for entry in self._entries.values())
 
     def longest(self, tokens: Sequence[int]) -> int:
-        """Return how many first tokens of a prompt are known."""
+        """Return how many first tokens of a prompt are known, and note that they are in use."""
         if not self._entries:
             return 0
         with self._lock:
-            return self._tree.longest(tokens).length
+            match = self._tree.longest(tokens)
+            for key in match.keys:
+                self._note_use(self._entries[key])
+            return match.length
 
     def read(self, tokens: Sequence[int]) -> Cache | None:
         """Return keys and values of all these tokens, or None: they are not known (any more)."""
@@ -85,8 +88,7 @@ class PrefixStore:
                     return None
                 key = min(match.keys)
                 entry = self._entries[key]
-                self._readings += 1
-                entry.used = self._readings
+                self._note_use(entry)
             try:
                 return entry.read()[:, :, : len(tokens)]
             except PrefixError as error:
@@ -136,11 +138,14 @@ class PrefixStore:
             self._add(_Entry(tuple(tokens), read, 0, pinned=True))
 
     def _add(self, entry: _Entry) -> None:
-        self._readings += 1
-        entry.used = self._readings
+        self._note_use(entry)
         self._entries[self._next_key] = entry
         self._tree.insert(self._next_key, entry.tokens)
         self._next_key += 1
+
+    def _note_use(self, entry: _Entry) -> None:
+        self._uses += 1
+        entry.used = self._uses
 
     def _make_room(self, needed: int) -> bool:
         pinned = sum(entry.bytes for entry in self._entries.values() if entry.pinned)

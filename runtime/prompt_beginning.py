@@ -7,7 +7,6 @@ several ways, and what the ids of all of them share is what every prompt of its 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from edgewise.runtime.chat import Messages
@@ -35,4 +34,13 @@ def continued(prompt: str | Messages) -> list[str | Messages]:
 
 def common_beginning(sequences: Sequence[Sequence[int]]) -> list[int]:
     """Return the longest list of ids that all sequences begin with."""
-    return os.path.commonprefix([list(sequence) for sequence in sequences])
+    shortest, *others = sorted(map(list, sequences), key=len)
+    length = next(
+        (
+            place
+            for place, token in enumerate(shortest)
+            if any(other[place] != token for other in others)
+        ),
+        len(shortest),
+    )
+    return shortest[:length]

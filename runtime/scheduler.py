@@ -226,6 +226,8 @@ class Scheduler:
         return max(reading, key=lambda one: one.standing.priority, default=None)
 
     def _begin(self, decoding: Decoding) -> bool:
+        # Asked before the lease, which may put what it displaces in the place of what is needed.
+        known = self._store.longest(decoding.prompt[:-1])
         lease = self.pool.lease(decoding.prompt, decoding.max_tokens)
         if lease is None:
             return False
@@ -236,21 +238,20 @@ class Scheduler:
         decoding.slot = lease.slot
         self._working.append(decoding)
         try:
-            decoding.computed = decoding.reused = self._fill(lease, decoding.prompt)
+            decoding.computed = decoding.reused = self._fill(lease, decoding.prompt[:known])
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is this one's alone
             decoding.fail(error)
             self._leave(decoding, intact=False)
         return True
 
-    def _fill(self, lease: Lease, prompt: Sequence[int]) -> int:
+    def _fill(self, lease: Lease, stored: Sequence[int]) -> int:
         """Bring what is known of a prompt into its slot; return how many tokens that are."""
-        known = self._store.longest(prompt[:-1])
-        if known >= lease.reused + LEAST_COPIED:
-            cache = self._store.read(prompt[:known])
+        if len(stored) >= lease.reused + LEAST_COPIED:
+            cache = self._store.read(stored)
             if cache is not None:
                 self._backend.write_cache(lease.slot, cache)
-                self.pool.fill(lease.slot, prompt[:known])
-                return known
+                self.pool.fill(lease.slot, stored)
+                return len(stored)
         if lease.copied_from is not None:
             self._backend.copy_prefix(lease.copied_from, lease.slot, lease.reused)
         return lease.reused

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.prefix_tree import PrefixTree
 
-LEAST_COPIED = 16  # tokens; computing fewer costs no more than copying them
+LEAST_COPIED = 16  # tokens; computing fewer costs no more than copying or keeping them
 
 
 class ContextError(EdgewiseError):
@@ -148,7 +148,8 @@ class SlotPool:
             if not self._make_room(target, wanted, reused=reused, source=None):
                 return None
         slot = self._slots[target]
-        if source is not None or reused == 0:
+        kept = 0 if source is not None else reused
+        if len(slot.tokens) - kept >= LEAST_COPIED or not kept:
             self._evict(target)
         self._tree.remove(target)
         self._leases += 1

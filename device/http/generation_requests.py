@@ -8,14 +8,15 @@ it allows. Each answer of several has a seed of its own, counted from the reques
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from edgewise.device.http.api_errors import unsupported
+from edgewise.device.http.format_fields import take_output_format
 from edgewise.device.http.request_fields import RequestFields
 from edgewise.device.http.sampling_fields import take_sampling
 from edgewise.device.http.settings import ServerSettings
-from edgewise.runtime.options import SEED_MAX, GenerationOptions
+from edgewise.runtime.options import LOGPROBS_MAX, GenerationOptions
 
 Prompt: TypeAlias = str | list[dict[str, str]]
 
@@ -47,11 +48,7 @@ class GenerationRequest:
         """Give the prompt and the options of every answer, in the order of their indices."""
         for prompt in self.prompts:
             for number in range(self.choices):
-                seed = self.options.seed
-                if number and seed is not None:
-                    yield prompt, replace(self.options, seed=(seed + number) % (SEED_MAX + 1))
-                else:
-                    yield prompt, self.options
+                yield prompt, self.options.numbered(number)
 
 
 def read_chat_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
@@ -66,7 +63,11 @@ def read_chat_request(values: dict[str, Any], settings: ServerSettings) -> Gener
     model = fields.text("model", max_length=1024)
     messages = _messages(fields, settings.max_messages)
     tokens = _tokens(fields, "max_completion_tokens", "max_tokens") or settings.max_tokens
-    return _read_rest(fields, model, (messages,), tokens, settings)
+    likeliest = fields.optional_integer("top_logprobs", 0, LOGPROBS_MAX) or 0
+    logprobs = likeliest if fields.flag("logprobs", default=False) else None
+    if likeliest and logprobs is None:
+        raise fields.fault("The field 'top_logprobs' needs 'logprobs': true.")
+    return _read_rest(fields, model, (messages,), tokens, settings, logprobs=logprobs)
 
 
 def read_text_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
@@ -75,7 +76,8 @@ def read_text_request(values: dict[str, Any], settings: ServerSettings) -> Gener
     model = fields.text("model", max_length=1024)
     prompts = _prompts(fields, settings)
     tokens = _tokens(fields, "max_tokens") or TEXT_TOKENS
-    return _read_rest(fields, model, prompts, tokens, settings, raw=True)
+    logprobs = fields.optional_integer("logprobs", 0, LOGPROBS_MAX)
+    return _read_rest(fields, model, prompts, tokens, settings, raw=True, logprobs=logprobs)
 
 
 def _read_rest(
@@ -86,9 +88,14 @@ def _read_rest(
     settings: ServerSettings,
     *,
     raw: bool = False,
+    logprobs: int | None = None,
 ) -> GenerationRequest:
     options = GenerationOptions(
-        max_tokens=min(tokens, settings.max_tokens), raw=raw, **take_sampling(fields)
+        max_tokens=min(tokens, settings.max_tokens),
+        raw=raw,
+        logprobs=logprobs,
+        output_format=take_output_format(fields),
+        **take_sampling(fields),
     )
     choices = fields.optional_integer("n", 1, settings.choices) or 1
     if choices * len(prompts) > settings.choices:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Protocol
 
+from edgewise.device.http.token_texts import TokenWriter
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
@@ -24,6 +25,11 @@ class ServedModel(Protocol):
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
+        ...
+
+    @property
+    def tokenizer(self) -> TokenWriter:
+        """The bundle's tokenizer."""
         ...
 
     @property

@@ -135,14 +135,15 @@ class FakeBackend:
         self._histories[target] = self._histories[source][:length]
 
     def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
-        """See `Backend`; here a token's key is the token."""
+        """See `Backend`; here a token's key and value are the token."""
         if length > len(self._histories[slot]):
             raise ValueError(f"slot {slot} has {len(self._histories[slot])} tokens")
-        return np.array(self._histories[slot][:length], np.float32).reshape(1, 1, length, 1)
+        tokens = np.array(self._histories[slot][:length], np.float32)
+        return np.tile(tokens[:, None], (2, 1, 1, 1))
 
     def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
         """See `Backend`."""
-        self._histories[slot] = [int(token) for token in cache.reshape(-1)]
+        self._histories[slot] = [int(token) for token in cache[0].reshape(-1)]
 
     def release(self, slot: int) -> None:
         """See `Backend`."""

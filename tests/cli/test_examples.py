@@ -89,6 +89,7 @@ def shelf(bundle, tmp_path_factory):
     write_fake_encoder_bundle(folder / "bert")
     write_fake_encoder_bundle(folder / "minilm", tasks=("embed",))
     (folder / "question.txt").write_text("Hi\n")
+    (folder / "reading.json").write_text('{"type": "object", "properties": {"degrees": {}}}')
     (folder / "comments.txt").write_text("Good.\nBad.\n")
     return folder
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgewise.device import request_making, worker
-from edgewise.device.errors import WireError
+from edgewise.device.errors import DeviceError, WireError
 from edgewise.device.reply_messages import (
     FINAL_STATUSES,
     FINISH_REASONS,
@@ -41,6 +41,7 @@ from edgewise.device.request_messages import (
     request_id_of,
 )
 from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.output_format import OutputFormat
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ids = st.text("abcXYZ019._:-", min_size=1, max_size=64)
@@ -53,6 +54,17 @@ def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 chats = st.lists(st.builds(ChatMessage, st.sampled_from(ROLES), texts), min_size=1, max_size=4)
+schemas = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+)
+filled = texts.filter(bool)
+formats = (
+    st.dictionaries(texts, schemas, max_size=3).map(OutputFormat.json_schema)
+    | filled.map(OutputFormat.regex)
+    | st.lists(filled, min_size=1, max_size=5).map(OutputFormat.choice)
+    | filled.map(OutputFormat.lark)
+)
 requests = st.builds(
     Request,
     id=ids,
@@ -80,6 +92,7 @@ requests = st.builds(
     priority=st.integers(0, 9),
     deadline_ms=optional(st.integers(1, 86_400_000)),
     stream=st.booleans(),
+    output_format=optional(formats),
 ).flatmap(
     lambda request: (
         texts.map(lambda prompt: replace(request, prompt=prompt))
@@ -279,7 +292,18 @@ GOOD: dict[str, Any] = {"v": 1, "id": "q1", "prompt": "Hi"}
         ({"deadline_ms": 0}, "from 1"),
         ({"stream": "yes"}, "true or false"),
         ({"sender": "admin"}, "unknown fields: 'sender'"),
-        ({"schema": {}}, "unknown fields: 'schema'"),
+        ({"schema": []}, "'schema' must be an object"),
+        ({"schema": "{}"}, "'schema' must be an object"),
+        ({"schema": {}, "regex": "a"}, "'schema' and 'regex'; give one"),
+        ({"choices": ["a"], "grammar": "a"}, "'choices' and 'grammar'; give one"),
+        ({"regex": ""}, "'regex' is refused: the regex format has 0 bytes"),
+        ({"regex": 5}, "'regex' must be a string"),
+        ({"regex": "a" * 65_537}, "'regex' must be a string of 0 to 65536"),
+        ({"choices": "a"}, "list"),
+        ({"choices": []}, "1 to 1000"),
+        ({"choices": ["a", ""]}, "'choices' is refused: .* a text with content"),
+        ({"choices": ["a", 1]}, "'choices' is refused: .* a text with content"),
+        ({"grammar": ["start: x"]}, "'grammar' must be a string"),
     ],
 )
 def test_a_request_that_breaks_a_rule_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -291,7 +315,26 @@ def test_a_request_that_breaks_a_rule_is_refused(change: dict[str, Any], reason:
 
 def test_a_request_has_every_option_of_generating() -> None:
     names = {one.name for one in fields(GenerationOptions)}
-    assert {"max_tokens", *OPTIONS} == names
+    assert {"max_tokens", "logprobs", *OPTIONS} == names
+    with pytest.raises(DeviceError, match="do not travel over MQTT"):
+        request_making.generation_request(
+            "hi", GenerationOptions(logprobs=0), request_id="q", priority=5, deadline_seconds=1.0
+        )
+
+
+def test_a_schema_may_be_nested_and_not_without_end() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(60):
+        schema = {"items": schema}
+    request = parse_request(json.dumps({**GOOD, "schema": schema}).encode())
+    assert request.output_format == OutputFormat.json_schema(schema)
+    endless = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    with pytest.raises(WireError) as caught:
+        parse_request(b'{"v":1,"id":"q","schema":%s}' % endless)
+    assert caught.value.code == ErrorCode.TOO_LARGE
+    deep = b'{"a":' * 5_000 + b"1" + b"}" * 5_000
+    with pytest.raises(WireError, match="nested deeper than 64 levels"):
+        parse_request(b'{"v":1,"id":"q","schema":%s}' % deep)
 
 
 def test_an_error_does_not_repeat_a_long_value() -> None:
@@ -348,6 +391,10 @@ def test_the_id_of_any_message_is_found_where_there_is_one() -> None:
             dry_allowed_length=3,
             dry_breakers=(),
         ),
+        GenerationOptions(output_format=OutputFormat.json_schema({"type": "object"})),
+        GenerationOptions(output_format=OutputFormat.regex("[ab]+é")),
+        GenerationOptions(output_format=OutputFormat.choice(["yes", "no"])),
+        GenerationOptions(output_format=OutputFormat.lark('start: "a"')),
     ],
 )
 def test_what_is_asked_for_here_is_what_the_model_is_asked_for_there(

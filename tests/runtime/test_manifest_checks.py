@@ -55,7 +55,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         {"tasks": ("score",), "labels": ("right",)},
         {"sampled_vocabulary": 90, "stop": ("Q:", "\n\n")},
     ):
-        assert manifest_maker(**fields).format_version == 2
+        assert manifest_maker(**fields).format_version == 3
 
 
 @pytest.mark.parametrize(
