@@ -119,7 +119,7 @@ def log_probabilities_json(
     def one(token: int, value: float) -> dict[str, Any]:
         # A token may be half a character, and is shown as far as it is one.
         text = tokenizer.bytes_of(token).decode(errors="replace")
-        return {"token_id": token, "text": text, "log_probability": value}
+        return {"token_id": token, "text": text, "logprob": value}
 
     if not told:
         return {}
@@ -130,7 +130,7 @@ def log_probabilities_json(
         }
         for each in told
     ]
-    return {"log_probabilities": tokens}
+    return {"logprobs": tokens}
 
 
 def show_several(answers: Sequence[Generation]) -> None:

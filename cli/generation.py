@@ -14,6 +14,7 @@ from edgewise.cli.console import read_text_file
 from edgewise.cli.parameters import PATH, Decorated
 
 if TYPE_CHECKING:
+    from edgewise.runtime.options import GenerationOptions
     from edgewise.runtime.output_format import OutputFormat
 
 _FORMATS = {"schema": "--schema", "regex": "--regex", "choices": "--choice", "grammar": "--grammar"}
@@ -170,6 +171,12 @@ _GENERATION_OPTIONS = (
         metavar="FILE",
         help="Answer with a text that the Lark grammar in a file accepts.",
     ),
+    click.option(
+        "--logprobs",
+        type=int,
+        metavar="K",
+        help="With --json: tell each token's log-probability, and the K likeliest, up to 20.",
+    ),
     click.option("--system", metavar="TEXT", help="What the model is told before the prompt."),
     click.option("--raw", is_flag=True, help="Continue the prompt without the chat template."),
 )
@@ -206,6 +213,16 @@ def generation_settings(given: dict[str, Any]) -> dict[str, Any]:
     for name, value in formats.items():
         settings["output_format"] = _output_format(name, value)
     return settings
+
+
+def refuse_logprobs_without_json(options: GenerationOptions | None, *, as_json: bool) -> None:
+    """Refuse log-probabilities where there is no place for them.
+
+    Raises:
+        click.UsageError: They are asked for without --json.
+    """
+    if options is not None and options.logprobs is not None and not as_json:
+        raise click.UsageError("--logprobs needs --json.")
 
 
 def _output_format(name: str, value: Any) -> OutputFormat:

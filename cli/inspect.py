@@ -89,7 +89,7 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
             ("parameters", figures.parameters(manifest.parameters)),
             ("family", manifest.family.replace("_", "-")),
             ("vocabulary", _vocabulary(manifest)),
-            ("tasks", ", ".join(manifest.tasks)),
+            ("tasks", ", ".join((*manifest.tasks, *manifest.prefixes))),
             *_abilities(manifest),
             ("from", _origin(manifest)),
             ("license", manifest.origin.license or "not stated"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from edgewise.cli.parameters import (
     examples,
     threads_option,
 )
+
+IMAGES_MAX_BYTES = 16 << 20  # of a request that may hold images
 
 
 @click.command(
@@ -136,14 +139,13 @@ def serve(
                     cache_bytes=None if cache_mib is None else cache_mib << 20,
                 )
             )
+        if model.manifest.image is not None:
+            settings = replace(settings, max_body_bytes=IMAGES_MAX_BYTES)
         server = HttpServer(
             cast("Any", model), host=host, port=port, keys=keys, name=name, settings=settings
         )
-        server.start()
-        tasks = ", ".join(model.manifest.tasks)
-        console.say(
-            f"{name or model.manifest.model_id} ({tasks}) is served on {server.url}/v1; Ctrl-C "
-            "ends it."
+        shown = f"{name or model.manifest.model_id} ({', '.join(model.manifest.tasks)})"
+        server.run(
+            on_start=lambda: console.say(f"{shown} is served on {server.url}/v1; Ctrl-C ends it.")
         )
-        server.run()
     console.say("The server has stopped.")

@@ -38,10 +38,6 @@ def generation_request(
     Raises:
         DeviceError: If it breaks a rule.
     """
-    if options is not None and options.logprobs is not None:
-        raise DeviceError(
-            "Log-probabilities do not travel over MQTT; leave logprobs out, or load a bundle here."
-        )
     text = prompt if isinstance(prompt, str) else None
     turns = None
     if not isinstance(prompt, str):

@@ -25,6 +25,7 @@ from edgewise.runtime.options import (
     DRY_MULTIPLIER_MAX,
     LOGIT_BIAS_MAX,
     LOGIT_BIAS_MAX_COUNT,
+    LOGPROBS_MAX,
     OCCURRENCE_PENALTY_MAX,
     GenerationOptions,
 )
@@ -91,6 +92,7 @@ class Request:
         length_penalty: Answers are ranked by log-probability / tokens ** length_penalty.
         output_format: What the answer must look like; on the wire one of "schema", "regex",
             "choices" and "grammar".
+        logprobs: Tell each token's log-probability in the final, and so many of the likeliest.
         priority: 0 to 9; higher is taken from the queue first.
         deadline_ms: After this many milliseconds from its arrival nobody wants the answer.
         stream: Send the text in chunks as it is made. Without, the final is the only reply.
@@ -121,6 +123,7 @@ class Request:
     diversity_penalty: float = 0.0
     length_penalty: float = 1.0
     output_format: OutputFormat | None = None
+    logprobs: int | None = None
     priority: int = DEFAULT_PRIORITY
     deadline_ms: int | None = None
     stream: bool = True
@@ -202,20 +205,25 @@ def _chat(fields: Fields) -> tuple[ChatMessage, ...] | None:
     return tuple(turns) or None
 
 
-def _texts_of(fields: Fields, name: str, *, most: int, longest: int) -> tuple[str, ...]:
-    texts = fields.items(name, max_length=most)
+def _texts_of(
+    fields: Fields, name: str, *, most: int, longest: int, may_be_empty: bool = False
+) -> tuple[str, ...]:
+    texts = fields.items(name, max_length=most, may_be_empty=may_be_empty)
     if not all(isinstance(text, str) and 1 <= len(text) <= longest for text in texts):
         raise fields.fault(f"Each text of {name!r} must be a string of 1 to {longest} characters.")
     return tuple(texts)
 
 
 def _dry_breakers(fields: Fields) -> tuple[str, ...]:
-    if fields.is_empty("dry_breakers"):
-        return ()
-    return (
-        _texts_of(fields, "dry_breakers", most=MAX_STOP_STRINGS, longest=DRY_BREAKER_MAX_LENGTH)
-        or DRY_BREAKERS
+    is_given = fields.has("dry_breakers")
+    texts = _texts_of(
+        fields,
+        "dry_breakers",
+        most=MAX_STOP_STRINGS,
+        longest=DRY_BREAKER_MAX_LENGTH,
+        may_be_empty=True,
     )
+    return texts if is_given else DRY_BREAKERS
 
 
 def _occurrence_penalty(fields: Fields, name: str) -> float:
@@ -272,6 +280,7 @@ def parse_request(payload: bytes) -> Request:
         diversity_penalty=fields.optional_number("diversity_penalty", 0, 100) or 0.0,
         length_penalty=_or_default(fields.optional_number("length_penalty", -10, 10), 1.0),
         output_format=parse_format(fields),
+        logprobs=fields.optional_integer("logprobs", 0, LOGPROBS_MAX),
         priority=_or_default(
             fields.optional_integer("priority", 0, HIGHEST_PRIORITY), DEFAULT_PRIORITY
         ),

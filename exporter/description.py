@@ -14,7 +14,7 @@ from typing import Any
 
 import tokenizers
 
-from edgewise.exporter.abilities import abilities_of
+from edgewise.exporter.abilities import abilities_of, task_prefixes
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
 from edgewise.exporter.image_processing import image_layout
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
@@ -94,6 +94,7 @@ def describe(
         files=files,
         tokens=tokens,
         probes=(),
+        prefixes=task_prefixes(plan, checkpoint),
         stop=checkpoint.tokenizer.stop,
         chat=_chat_sample(checkpoint.tokenizer, tokens),
         defaults=sampling_defaults(checkpoint.generation),

@@ -6,7 +6,7 @@ stop texts of the bundle's prompt format end every answer that is not raw, besid
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,11 @@ class LanguageModel(Model):
     def context_length(self) -> int:
         """Tokens that prompt and answer may have together."""
         return self._backend.capacity
+
+    @property
+    def answers_at_once(self) -> int:
+        """As many as the cache has slots."""
+        return self._backend.slots
 
     def stream(
         self,
@@ -140,6 +145,17 @@ class LanguageModel(Model):
             OptionsError: The count is not accepted, or several answers would all be the same.
             EdgewiseError: As `stream`.
         """
+        return self._several(
+            count, options, lambda one: self.stream(prompt, one, standing=standing)
+        )
+
+    def _several(
+        self,
+        count: int,
+        options: GenerationOptions | None,
+        stream: Callable[[GenerationOptions], Generator[Piece, None, None]],
+    ) -> tuple[Generation, ...]:
+        """Generate several answers, each by a stream of its own options."""
         check_whole("n", count, 1, SEVERAL_MAX)
         settled = self._checked(options)
         if count > 1 and settled.sampling(self.manifest.defaults).temperature == 0.0:
@@ -147,12 +163,7 @@ class LanguageModel(Model):
                 f"n is {count} with the temperature 0, which gives the same answer each time;"
                 " accepted: 1, or a temperature above 0"
             )
-        return collect_all(
-            [
-                self.stream(prompt, settled.numbered(index), standing=standing)
-                for index in range(count)
-            ]
-        )
+        return collect_all([stream(settled.numbered(index)) for index in range(count)])
 
     def score(self, prompt: str | Messages) -> dict[str, float]:
         """Return the numbers of a scoring head at the prompt's last token, by label.

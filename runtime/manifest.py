@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from edgewise.common.errors import EdgewiseError
@@ -185,6 +185,7 @@ class Manifest:
     tokens: SpecialTokens
     probes: tuple[TokenizerProbe, ...]
     chat: ChatSample | None  # None: the bundle has no chat template
+    prefixes: Mapping[str, str] = field(default_factory=dict)  # task of a text -> what begins it
     stop: tuple[str, ...] = ()  # texts that end an answer and are not part of it
     defaults: SamplingDefaults
     threads: int  # for the profile's board; the runtime takes no more than there are cores

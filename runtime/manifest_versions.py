@@ -30,7 +30,12 @@ _TOKENS_NEW_IN_2: Mapping[str, object] = {
     "forced_first": None,
     "forced_last": None,
 }
-_NEW_IN_3: Mapping[str, object] = {"calibration": None}
+_NEW_IN_3: Mapping[str, object] = {"calibration": None, "prefixes": {}}
+# What version 2 was given while exports already wrote it: they lack it or have it.
+_LATE_IN_2: Mapping[str, object] = {"stop": []}
+_TOKENS_LATE_IN_2: Mapping[str, object] = {
+    name: _TOKENS_NEW_IN_2[name] for name in ("ends_source", "forced_first", "forced_last")
+}
 
 
 def converted(value: Mapping[str, object], where: str, problems: list[str]) -> Mapping[str, object]:
@@ -66,9 +71,14 @@ def _from_1(value: Mapping[str, object], where: str, problems: list[str]) -> Map
 
 
 def _from_2(value: Mapping[str, object], where: str, problems: list[str]) -> Mapping[str, object]:
-    """Version 2 knew no calibration."""
+    """Version 2 knew no calibration, and no texts that say what is to be done."""
     problems += [f"{where}.{name} is unknown in version 2" for name in _NEW_IN_3 if name in value]
-    return {**value, **_NEW_IN_3}
+    result = {**_LATE_IN_2, **value, **_NEW_IN_3}
+    for name, late in (("cache", _CACHE_NEW_IN_2), ("tokens", _TOKENS_LATE_IN_2)):
+        part = value.get(name)
+        if isinstance(part, dict):
+            result[name] = {**late, **part}
+    return result
 
 
 _CONVERTERS: Mapping[

@@ -48,7 +48,7 @@ ENCODERS = 2  # threads that make tokens of prompts
 EMBEDDED_AT_ONCE = 8  # texts, between which a request that nobody waits for is left
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-ReadRequest = Callable[[dict[str, Any], ServerSettings], GenerationRequest]
+ReadRequest = Callable[[dict[str, Any], ServerSettings, str | None], GenerationRequest]
 
 
 class Endpoints:
@@ -148,7 +148,9 @@ class Endpoints:
     async def _generate(
         self, request: Request, read: ReadRequest, kind: type[ChatReply | TextReply]
     ) -> Response:
-        asked = read(await read_json(request, self._settings), self._settings)
+        layout = self._model.manifest.image
+        marker = None if layout is None else layout.marker
+        asked = read(await read_json(request, self._settings), self._settings, marker)
         self._check_name(asked.model)
         check_task(self._model.manifest, "generate")
         self.line.check_room(len(asked.prompts) * asked.choices)
@@ -169,7 +171,8 @@ class Endpoints:
             return EventStream(events, on_end=stack.pop_all().close)
 
     def _generators(self, asked: GenerationRequest) -> list[Generator[Piece, None, None]]:
-        return [self._model.stream(prompt, options) for prompt, options in asked.each()]
+        seen = {"images": asked.images} if asked.images else {}
+        return [self._model.stream(prompt, options, **seen) for prompt, options in asked.each()]
 
     # Vectors
 

@@ -8,11 +8,12 @@ it allows. Each answer of several has a seed of its own, counted from the reques
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from edgewise.device.http.api_errors import unsupported
 from edgewise.device.http.format_fields import take_output_format
+from edgewise.device.http.message_fields import take_messages
 from edgewise.device.http.request_fields import RequestFields
 from edgewise.device.http.sampling_fields import take_sampling
 from edgewise.device.http.settings import ServerSettings
@@ -21,7 +22,6 @@ from edgewise.runtime.options import LOGPROBS_MAX, GenerationOptions
 Prompt: TypeAlias = str | list[dict[str, str]]
 
 TEXT_TOKENS = 16  # of /v1/completions where a request does not say, as OpenAI has it
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class GenerationRequest:
         model: The name of the model that is asked.
         prompts: Texts, or one conversation.
         options: How, of each first answer.
+        images: Contents of files, in the order of their marks in the conversation.
         choices: Answers to each prompt.
         stream: Send pieces as they come.
         include_usage: End a stream with the figures.
@@ -40,6 +41,7 @@ class GenerationRequest:
     model: str
     prompts: tuple[Prompt, ...]
     options: GenerationOptions
+    images: tuple[bytes, ...] = ()
     choices: int = 1
     stream: bool = False
     include_usage: bool = False
@@ -51,8 +53,15 @@ class GenerationRequest:
                 yield prompt, self.options.numbered(number)
 
 
-def read_chat_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
+def read_chat_request(
+    values: dict[str, Any], settings: ServerSettings, marker: str | None = None
+) -> GenerationRequest:
     """Read the body of a request to continue a conversation.
+
+    Args:
+        values: The body.
+        settings: Limits.
+        marker: What stands for an image in a prompt; None: the model sees none.
 
     Raises:
         WireError: It breaks the form.
@@ -61,17 +70,22 @@ def read_chat_request(values: dict[str, Any], settings: ServerSettings) -> Gener
     """
     fields = RequestFields(values)
     model = fields.text("model", max_length=1024)
-    messages = _messages(fields, settings.max_messages)
+    conversation = take_messages(fields, settings, marker)
     tokens = _tokens(fields, "max_completion_tokens", "max_tokens") or settings.max_tokens
     likeliest = fields.optional_integer("top_logprobs", 0, LOGPROBS_MAX) or 0
     logprobs = likeliest if fields.flag("logprobs", default=False) else None
     if likeliest and logprobs is None:
         raise fields.fault("The field 'top_logprobs' needs 'logprobs': true.")
-    return _read_rest(fields, model, (messages,), tokens, settings, logprobs=logprobs)
+    request = _read_rest(
+        fields, model, (conversation.messages,), tokens, settings, logprobs=logprobs
+    )
+    return replace(request, images=conversation.images)
 
 
-def read_text_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
-    """Read the body of a request to continue texts as they are; errors as `read_chat_request`."""
+def read_text_request(
+    values: dict[str, Any], settings: ServerSettings, _marker: str | None = None
+) -> GenerationRequest:
+    """Read the body of a request to continue texts as they are; as `read_chat_request`."""
     fields = RequestFields(values)
     model = fields.text("model", max_length=1024)
     prompts = _prompts(fields, settings)
@@ -105,7 +119,12 @@ def _read_rest(
         )
     stream = fields.flag("stream", default=False)
     request = GenerationRequest(
-        model, prompts, options, choices, stream, include_usage=_include_usage(fields)
+        model,
+        prompts,
+        options,
+        choices=choices,
+        stream=stream,
+        include_usage=_include_usage(fields),
     )
     fields.refuse_absent()
     fields.nothing_else()
@@ -119,6 +138,7 @@ def _tokens(fields: RequestFields, *names: str) -> int | None:
 
 def _include_usage(fields: RequestFields) -> bool:
     if not fields.has("stream_options"):
+        fields.take("stream_options")  # which makes it known
         return False
     options = fields.inner("stream_options")
     include = options.flag("include_usage", default=False)
@@ -139,48 +159,3 @@ def _prompts(fields: RequestFields, settings: ServerSettings) -> tuple[str, ...]
             f"The field 'prompt' has {len(texts)} texts; accepted: up to {settings.choices}."
         )
     return tuple(texts)
-
-
-def _messages(fields: RequestFields, most: int) -> list[dict[str, str]]:
-    given = fields.items("messages", max_length=most)
-    if not given:
-        raise fields.fault("The request has no field 'messages'.")
-    return [_message(fields, item, f"messages[{index}]") for index, item in enumerate(given)]
-
-
-def _message(fields: RequestFields, item: Any, where: str) -> dict[str, str]:
-    if not isinstance(item, dict):
-        raise fields.fault(f"{where} must be an object with role and content.")
-    message = RequestFields(item, what=where)
-    role = message.take("role")
-    if role not in ROLES:
-        raise fields.fault(
-            f"The role of {where} is {repr(role)[:60]}; accepted: {', '.join(ROLES)}."
-        )
-    content = message.take("content")
-    for name in ("tool_calls", "function_call"):
-        if message.take(name):
-            raise unsupported("messages", f"hold {name} in {where}; tools are not called here.")
-    for name in ("name", "refusal", "annotations", "audio"):  # none of which a template knows
-        message.take(name)
-    message.nothing_else()
-    return {"role": ROLES[role], "content": _content(fields, content, where)}
-
-
-def _content(fields: RequestFields, content: Any, where: str) -> str:
-    """Return a message's text; parts of it stand in lines of their own."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not content:
-        raise fields.fault(
-            f"The content of {where} must be a string, or a list of parts of the type text."
-        )
-    texts: list[str] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise unsupported(
-                "messages", f"hold a part of the type {repr(kind)[:60]} in {where}; accepted: text."
-            )
-        texts.append(part["text"])
-    return "\n".join(texts)

@@ -38,9 +38,18 @@ class ServedModel(Protocol):
         ...
 
     def stream(
-        self, prompt: str | Sequence[Mapping[str, str]], options: GenerationOptions
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        options: GenerationOptions,
+        **images: Any,
     ) -> Generator[Piece, None, None]:
-        """Refuse at once what can be refused; generate nothing before the first ``next``."""
+        """Refuse at once what can be refused; generate nothing before the first ``next``.
+
+        Args:
+            prompt: A text, or a conversation.
+            options: How to generate.
+            images: ``images``, contents of files, where the manifest says that the model sees.
+        """
         ...
 
     def embed(self, texts: Sequence[str]) -> Any:

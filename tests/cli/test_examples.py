@@ -84,6 +84,8 @@ def shelf(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shelf")
     (folder / "smollm2").symlink_to(bundle)
     write_fake_sequence_bundle(folder / "flan-t5")
+    words = {"translation-en-to-de": "translate English to German: "}
+    write_fake_sequence_bundle(folder / "t5-small", prefixes=words)
     labels = ("sad", "happy", "angry")
     write_fake_encoder_bundle(folder / "moods", tasks=("classify",), labels=labels)
     write_fake_encoder_bundle(folder / "bert")

@@ -42,7 +42,7 @@ def test_on_the_command_line(smollm2, edgewise, schema):
     asked = ("--temperature", "0", "--json", "--logprobs", "1", "--schema", schema)
     told = json.loads(edgewise("run", bundle, REPORT, *asked).out)
     check(told["text"])
-    assert [one["token_id"] for one in told["log_probabilities"]] == told["token_ids"]
+    assert [one["token_id"] for one in told["logprobs"]] == told["token_ids"]
 
 
 def test_over_mqtt(smollm2, edgewise, schema):

@@ -107,16 +107,16 @@ def test_where_several_answers_have_no_place(edgewise, bundle, encoder_bundle, s
 def test_log_probabilities(edgewise, bundle):
     flags = ("Hi", "--max-tokens", "4", "--json", "--logprobs", "2")
     value = json.loads(edgewise("run", bundle, *flags).out)
-    told = value["log_probabilities"]
+    told = value["logprobs"]
     assert [one["token_id"] for one in told] == value["token_ids"]
     assert "".join(one["text"] for one in told) == value["text"] == "The "
     for one in told:
         best, second = one["likeliest"]
-        assert best == {name: one[name] for name in ("token_id", "text", "log_probability")}
-        assert second["log_probability"] < best["log_probability"] <= 0.0
-        assert math.exp(best["log_probability"]) > 0.99  # the fake model is sure of its reply
+        assert best == {name: one[name] for name in ("token_id", "text", "logprob")}
+        assert second["logprob"] < best["logprob"] <= 0.0
+        assert math.exp(best["logprob"]) > 0.99  # the fake model is sure of its reply
     lines = edgewise("run", bundle, *flags, "--stream").out.splitlines()
-    streamed = [json.loads(line)["log_probabilities"] for line in lines]
+    streamed = [json.loads(line)["logprobs"] for line in lines]
     assert [one for piece in streamed for one in piece] == told
 
 

@@ -10,6 +10,7 @@ import pytest
 from edgewise.device.agent import Agent
 from edgewise.device.errors import RequestFailedError
 from edgewise.device.requester import Requester
+from edgewise.device.told_tokens import TokenChance
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 from edgewise.runtime.loading import load
 from edgewise.runtime.options import GenerationOptions
@@ -89,6 +90,19 @@ def test_a_format_reaches_the_runtime(asked: Any) -> None:
     for output_format, accepted in formats.items():
         options = GenerationOptions(output_format=output_format)
         assert requester.request(device, "Wohin?", options).text in accepted
+
+
+def test_how_sure_the_model_is_comes_with_the_final(asked: Any) -> None:
+    device, requester = asked
+    final = requester.request(device, "Wohin?", GenerationOptions(max_tokens=5, logprobs=2))
+    assert "".join(one.text for one in final.logprobs) == final.text == "Paris"
+    for one in final.logprobs:
+        assert one.likeliest[0] == TokenChance(one.token_id, one.text, one.logprob)
+        assert one.likeliest[1].logprob < one.logprob <= 0.0
+    choices = GenerationOptions(output_format=OutputFormat.choice(["Rhein"]), logprobs=0)
+    final = requester.request(device, "Wohin?", choices)
+    assert "".join(one.text for one in final.logprobs) == "Rhein"
+    assert requester.request(device, "Wohin?").logprobs == ()
 
 
 @pytest.mark.parametrize(

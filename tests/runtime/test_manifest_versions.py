@@ -51,6 +51,17 @@ def test_faults_of_version_1_are_found(change, clause):
     assert clause in str(caught.value)
 
 
+def test_a_version_2_manifest_may_lack_what_came_while_it_was_new(manifest_maker):
+    value = json.loads(VERSION_2.read_bytes())
+    del value["stop"], value["cache"]["update"]
+    for name in ("ends_source", "forced_first", "forced_last"):
+        del value["tokens"][name]
+    assert manifest_from_json(json.dumps(value).encode(), "x") == manifest_maker()
+    del value["tokens"]["mask"]
+    with pytest.raises(BundleError, match=r"manifest\.tokens\.mask is missing"):
+        manifest_from_json(json.dumps(value).encode(), "x")
+
+
 def test_a_version_2_manifest_has_no_field_of_version_3():
     value = json.loads(VERSION_2.read_bytes()) | {"calibration": None}
     with pytest.raises(BundleError, match=r"manifest\.calibration is unknown in version 2"):
