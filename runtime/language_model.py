@@ -6,7 +6,7 @@ stop texts of the bundle's prompt format end every answer that is not raw, besid
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from time import perf_counter
 
 from edgewise.runtime.admission import Standing
@@ -15,9 +15,10 @@ from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
-from edgewise.runtime.options import GenerationOptions, OptionsError
+from edgewise.runtime.option_checks import check_whole
+from edgewise.runtime.options import SEVERAL_MAX, GenerationOptions, OptionsError
 from edgewise.runtime.scheduler import PREFILL_CHUNK
-from edgewise.runtime.sessions.answer import collect
+from edgewise.runtime.sessions.answer import collect, collect_all
 from edgewise.runtime.sessions.decoder import DecoderSession
 from edgewise.runtime.tokenizer import Tokenizer
 
@@ -52,6 +53,11 @@ class LanguageModel(Model):
     def context_length(self) -> int:
         """Tokens that prompt and answer may have together."""
         return self._backend.capacity
+
+    @property
+    def answers_at_once(self) -> int:
+        """As many as the cache has slots."""
+        return self._backend.slots
 
     def stream(
         self,
@@ -106,6 +112,49 @@ class LanguageModel(Model):
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt, options, standing=standing))
+
+    def generate_several(
+        self,
+        prompt: str | Messages,
+        options: GenerationOptions | None = None,
+        *,
+        count: int,
+        standing: Standing | None = None,
+    ) -> tuple[Generation, ...]:
+        """Generate several answers to one prompt, which is computed once.
+
+        As many as the cache has slots are computed together. With a seed, each answer has one of
+        its own, counted up from it; the first is what `generate` gives.
+
+        Args:
+            prompt: As `stream` takes it.
+            options: How to generate.
+            count: Answers, 1 to SEVERAL_MAX.
+            standing: As `stream` takes it.
+
+        Raises:
+            OptionsError: The count is not accepted, or several answers would all be the same.
+            EdgewiseError: As `stream`.
+        """
+        return self._several(
+            count, options, lambda one: self.stream(prompt, one, standing=standing)
+        )
+
+    def _several(
+        self,
+        count: int,
+        options: GenerationOptions | None,
+        stream: Callable[[GenerationOptions], Generator[Piece, None, None]],
+    ) -> tuple[Generation, ...]:
+        """Generate several answers, each by a stream of its own options."""
+        check_whole("n", count, 1, SEVERAL_MAX)
+        settled = self._checked(options)
+        if count > 1 and settled.sampling(self.manifest.defaults).temperature == 0.0:
+            raise OptionsError(
+                f"n is {count} with the temperature 0, which gives the same answer each time;"
+                " accepted: 1, or a temperature above 0"
+            )
+        return collect_all([stream(settled.numbered(index)) for index in range(count)])
 
     def score(self, prompt: str | Messages) -> dict[str, float]:
         """Return the numbers of a scoring head at the prompt's last token, by label.

@@ -22,8 +22,7 @@ from time import monotonic, perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.common.errors import EdgewiseError
-from edgewise.runtime.admission import AdmissionQueue
+from edgewise.runtime.admission import AdmissionQueue, LateError
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Piece
@@ -32,10 +31,6 @@ from edgewise.runtime.slot_pool import SlotPool
 
 PREFILL_CHUNK = 256  # tokens of a prompt in one step
 BUSY_CHUNK = 64  # the same while answers run
-
-
-class LateError(EdgewiseError):
-    """A request's deadline passed before its turn came."""
 
 
 class Scheduler:

@@ -118,6 +118,22 @@ class VisionLanguageModel(LanguageModel):
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt, options, standing=standing, images=images))
 
+    def generate_several(
+        self,
+        prompt: str | Messages,
+        options: GenerationOptions | None = None,
+        *,
+        count: int,
+        standing: Standing | None = None,
+        images: Sequence[ImageSource] = (),
+    ) -> tuple[Generation, ...]:
+        """Generate several answers; see `LanguageModel.generate_several` and `stream`."""
+        return self._several(
+            count,
+            options,
+            lambda one: self.stream(prompt, one, standing=standing, images=images),
+        )
+
     def count_tokens(
         self, prompt: str | Messages, *, raw: bool = False, images: Sequence[ImageSource] = ()
     ) -> int:

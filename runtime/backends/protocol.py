@@ -19,10 +19,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.engine_error import EngineError
 
 
-class BackendError(EdgewiseError):
+class BackendError(EngineError):
     """An engine that can not be loaded, or that fails on this machine with this bundle."""
 
 

@@ -22,6 +22,7 @@ from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Generation, Piece
+from edgewise.runtime.log_probabilities import recorder_of
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.output_format import FormatError, OutputFormat
@@ -104,6 +105,7 @@ class DecoderSession:
             options.sampling(self._manifest.defaults),
             prompt_ids,
             sampled_vocabulary=self._manifest.sampled_vocabulary,
+            bytes_of=self._tokenizer.bytes_of,
         )
         return self.scheduler.run(
             Decoding(
@@ -114,6 +116,8 @@ class DecoderSession:
                 max_tokens=options.max_tokens,
                 end_ids=self._end_ids,
                 constraint=self._constraint(options.output_format),
+                note=sampler.note,
+                recorder=recorder_of(options, self._manifest.sampled_vocabulary),
                 standing=Standing() if standing is None else standing,
                 seconds=encoding_seconds,
             )

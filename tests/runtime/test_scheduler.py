@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgewise.runtime.admission import Standing
+from edgewise.runtime.admission import LateError, Standing
 from edgewise.runtime.backends.fake import FakeBackend, FakeGraph
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.output_format import OutputFormat
-from edgewise.runtime.scheduler import LateError, Scheduler
+from edgewise.runtime.scheduler import Scheduler
 from edgewise.runtime.slot_pool import LEAST_COPIED, ContextError, SlotPool
 
 VOCABULARY = 40
