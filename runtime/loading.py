@@ -8,25 +8,30 @@ family is a new branch.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
+from edgewise import runtime  # imports each kind of model when it is named
+from edgewise.common.process_memory import give_freed_memory_back
 from edgewise.runtime.bundle import Bundle, Manifest, open_bundle
 from edgewise.runtime.cache_folder import PREFIX_SUFFIX, cached_files
 from edgewise.runtime.chat import ChatTemplate
-from edgewise.runtime.encoder_model import EncoderModel
 from edgewise.runtime.engines import EngineFactory, engine_factory
-from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.options import OptionsError
 from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.scheduler import PREFILL_CHUNK
-from edgewise.runtime.sequence_model import SequenceModel
 from edgewise.runtime.tokenizer import Tokenizer
 from edgewise.runtime.versions import check_minimum_versions
-from edgewise.runtime.vision_language_model import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from edgewise.runtime.encoder_model import EncoderModel
+    from edgewise.runtime.language_model import LanguageModel
+    from edgewise.runtime.sequence_model import SequenceModel
+    from edgewise.runtime.vision_language_model import VisionLanguageModel
+
+    AnyModel = LanguageModel | VisionLanguageModel | SequenceModel | EncoderModel
 
 THREADS_MAX = 1024
 SLOTS_MAX = 64
-
-AnyModel = LanguageModel | VisionLanguageModel | SequenceModel | EncoderModel
 
 
 def load(
@@ -92,11 +97,14 @@ def load(
     factory = engine_factory(manifest) if backend is None else backend
     if manifest.family == "encoder":
         engine = factory(bundle, threads=threads, capacity=capacity)
-        return EncoderModel(bundle, engine, tokenizer)
+        give_freed_memory_back()
+        return runtime.EncoderModel(bundle, engine, tokenizer)
     engine = factory(bundle, threads=threads, slots=slots, capacity=capacity)
+    give_freed_memory_back()  # which reading the tokenizer and laying out the graphs took
     if manifest.family == "encoder_decoder":
-        return SequenceModel(bundle, engine, tokenizer, template)
-    kind = VisionLanguageModel if manifest.family == "vision_language" else LanguageModel
+        return runtime.SequenceModel(bundle, engine, tokenizer, template)
+    is_seeing = manifest.family == "vision_language"
+    kind = runtime.VisionLanguageModel if is_seeing else runtime.LanguageModel
     return kind(
         bundle,
         engine,
