@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Generator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TypeAlias
 
+from edgewise.common.distributions import installed_version
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.judging import Judge
@@ -78,8 +78,7 @@ def describe_versions() -> dict[str, str]:
     """Return the versions of what runs here: Python's, ours, the runtime's, the MQTT client's."""
     versions = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # run from a work tree, or without that runtime
-            continue
+        version = installed_version(name)
+        if version is not None:  # else run from a work tree, or without that runtime
+            versions[name] = version
     return versions
