@@ -144,11 +144,8 @@ def serve(
         server = HttpServer(
             cast("Any", model), host=host, port=port, keys=keys, name=name, settings=settings
         )
-        server.start()
-        tasks = ", ".join(model.manifest.tasks)
-        console.say(
-            f"{name or model.manifest.model_id} ({tasks}) is served on {server.url}/v1; Ctrl-C "
-            "ends it."
+        shown = f"{name or model.manifest.model_id} ({', '.join(model.manifest.tasks)})"
+        server.run(
+            on_start=lambda: console.say(f"{shown} is served on {server.url}/v1; Ctrl-C ends it.")
         )
-        server.run()
     console.say("The server has stopped.")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.errors import WireError
-from edgewise.device.job import Job, WaitingLine
+from edgewise.device.job import Job
 from edgewise.device.ledger import Entry, Key, Ledger, Standing
 from edgewise.device.replier import LATE_SECONDS, Replier, ReplyAddress
 from edgewise.device.reply_messages import Accepted, Busy, End, ErrorCode, Failure, Final, Usage
@@ -31,6 +31,7 @@ from edgewise.device.tally import Tally
 from edgewise.device.topics import UNREADABLE_ID, DeviceTopics, RequestTopic
 from edgewise.device.transport import Incoming
 from edgewise.device.verbs import CANCEL, GENERATE, TASKS
+from edgewise.device.waiting_line import WaitingLine
 
 logger = logging.getLogger(__name__)
 

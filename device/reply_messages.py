@@ -87,6 +87,7 @@ class Usage:
         total_ms: Milliseconds from the request's arrival to its end.
         tokens_per_second: Generated tokens a second after the first.
         peak_rss_bytes: The most memory the agent's process has held, in bytes.
+        reused_tokens: Tokens of the prompt that an earlier request had computed.
     """
 
     prompt_tokens: int | None = None
@@ -96,6 +97,7 @@ class Usage:
     total_ms: float | None = None
     tokens_per_second: float | None = None
     peak_rss_bytes: int | None = None
+    reused_tokens: int | None = None
 
     def given(self) -> dict[str, Any]:
         """Return what is known."""
@@ -214,6 +216,7 @@ def _usage(fields: Fields) -> Usage:
         total_ms=fields.optional_number("total_ms", 0, MAX_NUMBER),
         tokens_per_second=fields.optional_number("tokens_per_second", 0, MAX_NUMBER),
         peak_rss_bytes=fields.optional_integer("peak_rss_bytes", 0, MAX_COUNT),
+        reused_tokens=fields.optional_integer("reused_tokens", 0, MAX_COUNT),
     )
     fields.nothing_else()
     return usage

@@ -26,7 +26,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.engine_error import EngineError
 from edgewise.runtime.options import SamplingSettings
 from edgewise.runtime.penalties import Penalties
 
@@ -36,7 +36,7 @@ _SMALLEST_TEMPERATURE = 1e-9  # below it only equals of the largest logit have a
 _FIRST_SORTED = 256  # tokens that top-p sorts at first; times 8 while their mass is too small
 
 
-class LogitsError(EdgewiseError):
+class LogitsError(EngineError):
     """The model gave logits that are no numbers."""
 
 

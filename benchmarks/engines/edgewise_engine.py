@@ -10,8 +10,8 @@ from pathlib import Path
 
 from workload import Workload, measure
 
-from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.cache_folder import FOLDER
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.engines import engine_factory
 from edgewise.runtime.scheduler import Scheduler

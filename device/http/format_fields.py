@@ -22,7 +22,7 @@ def take_output_format(fields: RequestFields) -> OutputFormat | None:
         FormatError: It is too large, or empty.
     """
     if not fields.has("response_format"):
-        fields.take("response_format")
+        fields.take("response_format")  # which makes it known
         return None
     inner = fields.inner("response_format")
     kind = inner.choice("type", TYPES)

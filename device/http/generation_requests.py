@@ -138,6 +138,7 @@ def _tokens(fields: RequestFields, *names: str) -> int | None:
 
 def _include_usage(fields: RequestFields) -> bool:
     if not fields.has("stream_options"):
+        fields.take("stream_options")  # which makes it known
         return False
     options = fields.inner("stream_options")
     include = options.flag("include_usage", default=False)

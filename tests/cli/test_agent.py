@@ -29,6 +29,7 @@ FINAL = {
         "total_ms": float,
         "tokens_per_second": float,
         "peak_rss_bytes": int,
+        "reused_tokens": int,
     },
     "finish_reason": (str, type(None)),
 }
