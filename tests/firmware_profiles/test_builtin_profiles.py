@@ -8,7 +8,7 @@ import pytest
 from edgewise.firmware_profiles import ProfileError, available_profiles, load_profile
 from edgewise.firmware_profiles.profile import SLOTS_MAX
 from edgewise.firmware_profiles.vocabulary import INTEGER_DOT_FEATURES, MULTIPLIED_ROLES
-from edgewise.runtime.loading import SLOTS_MAX as runtime_slots_max
+from edgewise.runtime import loading
 
 BOARDS = available_profiles()
 WITHOUT_DOTPROD = {"raspberry_pi_zero_2w", "raspberry_pi_3", "raspberry_pi_4", "jetson_nano"}
@@ -55,7 +55,7 @@ def test_small_boards_have_fewer_slots_and_none_more_than_can_be_loaded() -> Non
     assert slots["raspberry_pi_zero_2w"] == 1
     assert slots["raspberry_pi_3"] == slots["raspberry_pi_4"] == 2
     assert slots["raspberry_pi_5"] == slots["x86_64"] == 4
-    assert runtime_slots_max == SLOTS_MAX
+    assert loading.SLOTS_MAX == SLOTS_MAX
 
 
 def test_runtimes_by_board() -> None:

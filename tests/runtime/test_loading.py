@@ -136,9 +136,9 @@ def test_an_encoder_has_no_slots(tmp_path):
     assert seen == [{"threads": 2, "capacity": 64}]
 
 
-def test_within_plan_all_slots_take_no_more_than_one_context(bundle):
+def test_within_plan_all_slots_take_no_more_than_one_context(fake_bundle):
     def budget(**options):
-        with load(bundle, slots=4, **options) as model:
+        with load(fake_bundle, slots=4, **options) as model:
             return model._session.slots.budget_bytes
 
     assert budget() == 4 * 256  # the fake engine takes a byte a token
