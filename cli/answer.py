@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         SequenceModel,
         Statistics,
     )
+    from edgewise.runtime.generation import TokenLogProbability
+    from edgewise.runtime.tokenizer import Tokenizer
 
 Prompt = str | list[dict[str, str]]
 
@@ -82,7 +84,7 @@ def stream_text(pieces: Generator[Piece, None, None]) -> None:
         console.say(statistics_line(last.statistics, last.finished))
 
 
-def stream_json(pieces: Generator[Piece, None, None]) -> None:
+def stream_json(pieces: Generator[Piece, None, None], tokenizer: Tokenizer) -> None:
     """Write an answer to stdout as lines of JSON: one for each token."""
     with contextlib.closing(pieces):
         for piece in pieces:
@@ -92,19 +94,50 @@ def stream_json(pieces: Generator[Piece, None, None]) -> None:
                     "token_ids": list(piece.token_ids),
                     "finish_reason": piece.finished,
                     "statistics": statistics_json(piece.statistics),
+                    **log_probabilities_json(piece.log_probabilities, tokenizer),
                 },
                 one_line=True,
             )
 
 
-def generation_json(generation: Generation) -> dict[str, Any]:
+def generation_json(generation: Generation, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return a whole answer in the types of JSON."""
     return {
         "text": generation.text,
         "token_ids": list(generation.token_ids),
         "finish_reason": generation.finish_reason,
         "statistics": statistics_json(generation.statistics),
+        **log_probabilities_json(generation.log_probabilities, tokenizer),
     }
+
+
+def log_probabilities_json(
+    told: Sequence[TokenLogProbability], tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Return the field of log-probabilities in the types of JSON; none where nobody asked."""
+
+    def one(token: int, value: float) -> dict[str, Any]:
+        # A token may be half a character, and is shown as far as it is one.
+        text = tokenizer.bytes_of(token).decode(errors="replace")
+        return {"token_id": token, "text": text, "logprob": value}
+
+    if not told:
+        return {}
+    tokens = [
+        {
+            **one(each.token_id, each.log_probability),
+            "likeliest": [one(token, value) for token, value in each.likeliest],
+        }
+        for each in told
+    ]
+    return {"logprobs": tokens}
+
+
+def show_several(answers: Sequence[Generation]) -> None:
+    """Write answers to stdout, an empty line between them, and the figures of each to stderr."""
+    for number, answer in enumerate(answers):
+        console.write(f"\n{answer.text}\n" if number else f"{answer.text}\n")
+        console.say(statistics_line(answer.statistics, answer.finish_reason))
 
 
 def statistics_json(statistics: Statistics | None) -> dict[str, Any] | None:

@@ -70,16 +70,23 @@ def examine() -> dict[str, Any]:
         "python": {"executable": sys.executable, "version": machine.python_version},
         "runtimes": {package: examine_runtime(name) for name, package in RUNTIMES.items()},
         "base": {"missing": list(missing)},
-        "extras": {
-            extra: {
-                "installed": not (lacking := missing_modules(modules)),
-                "missing": list(lacking),
-                "command": install_command(extra),
-            }
-            for extra, modules in EXTRAS.items()
-        },
+        "extras": {extra: examine_extra(extra) for extra in EXTRAS},
         "profile": profile,
         "disk": [examine_disk(folder) for folder in (Path.cwd(), cache_folder())],
+    }
+
+
+def examine_extra(extra: str) -> dict[str, Any]:
+    """Find out whether an extra is installed; Optimum may be so in an environment of its own."""
+    from edgewise.exporter.traced.environment import VARIABLE
+
+    missing = missing_modules(EXTRAS[extra])
+    if extra == "optimum" and shutil.which(os.environ.get(VARIABLE, "")):
+        missing = ()
+    return {
+        "installed": not missing,
+        "missing": list(missing),
+        "command": install_command(extra),
     }
 
 

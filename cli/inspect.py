@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgewise.cli import console, figures
-from edgewise.cli.export import verification_line
+from edgewise.cli.export import calibration_line, verification_line
 from edgewise.cli.parameters import bundle_argument, examples, json_option
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
             ("parameters", figures.parameters(manifest.parameters)),
             ("family", manifest.family.replace("_", "-")),
             ("vocabulary", _vocabulary(manifest)),
-            ("tasks", ", ".join(manifest.tasks)),
+            ("tasks", ", ".join((*manifest.tasks, *manifest.prefixes))),
             *_abilities(manifest),
             ("from", _origin(manifest)),
             ("license", manifest.origin.license or "not stated"),
@@ -97,7 +97,13 @@ def show(bundle: Bundle, *, hashes_verified: bool) -> None:
     )
     console.write_section(
         "recipe",
-        [("text", manifest.recipe), *manifest.formats.items()],
+        [
+            ("text", manifest.recipe),
+            *manifest.formats.items(),
+            *calibration_line(
+                None if manifest.calibration is None else dataclasses.asdict(manifest.calibration)
+            ),
+        ],
     )
     console.write_section(
         "runs on",

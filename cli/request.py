@@ -18,7 +18,11 @@ from edgewise.cli.broker import (
     tls_files,
     tls_options,
 )
-from edgewise.cli.generation import generation_options, generation_settings
+from edgewise.cli.generation import (
+    generation_options,
+    generation_settings,
+    refuse_logprobs_without_json,
+)
 from edgewise.cli.parameters import (
     examples,
     json_option,
@@ -133,6 +137,7 @@ def request(
     refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     settings = generation_settings(generation)
     options = GenerationOptions(**settings) if settings else None
+    refuse_logprobs_without_json(options, as_json=as_json)
     DeviceTopics(root, device)  # refuses names that can be none
     address = BrokerAddress.parse(broker)
     files = tls_files(tls_ca, tls_cert, tls_key)
@@ -207,8 +212,11 @@ def follow(answer: AnswerStream, *, quiet: bool = False) -> Final:
 
 
 def final_json(final: Final) -> dict[str, Any]:
-    """Return the end of an answer in the types of JSON."""
-    return dataclasses.asdict(final)
+    """Return the end of an answer in the types of JSON; what nobody asked for is left out."""
+    value = dataclasses.asdict(final)
+    if not final.logprobs:
+        del value["logprobs"]
+    return value
 
 
 def usage_line(usage: Usage) -> str:

@@ -15,9 +15,20 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from edgewise.cli import console
-from edgewise.cli.answer import Prompt, generation_json, pieces_of, stream_json, stream_text
+from edgewise.cli.answer import (
+    Prompt,
+    generation_json,
+    pieces_of,
+    show_several,
+    stream_json,
+    stream_text,
+)
 from edgewise.cli.chat import chat
-from edgewise.cli.generation import generation_options, generation_settings
+from edgewise.cli.generation import (
+    generation_options,
+    generation_settings,
+    refuse_logprobs_without_json,
+)
 from edgewise.cli.parameters import (
     PATH,
     bundle_argument,
@@ -33,7 +44,6 @@ from edgewise.cli.text_answers import (
     file_option,
     refuse_without_meaning,
     show_or_write,
-    task_option,
     text_pair_option,
     top_option,
     write_lines,
@@ -41,8 +51,10 @@ from edgewise.cli.text_answers import (
 from edgewise.cli.text_lines import Line, lines_to_judge
 
 if TYPE_CHECKING:
-    from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel, Task
+    from edgewise.runtime import GenerationOptions, LanguageModel, SequenceModel
     from edgewise.runtime.loading import AnyModel
+
+MOST_TOGETHER = 8  # answers that are computed at the same time, each with a cache of its own
 
 
 @click.command(
@@ -53,7 +65,10 @@ if TYPE_CHECKING:
         "cat question.txt | edgewise run smollm2 --max-tokens 100 -",
         'edgewise run smollm2 "Once upon a time" --raw --temperature 0.8 --seed 1',
         'edgewise run smollm2 "Name a river." --system "Answer in one word." --json',
+        'edgewise run smollm2 "Name a river." --choice Rhine --choice Nile',
+        'edgewise run smollm2 "The cellar has 9 degrees." --schema reading.json',
         'edgewise run flan-t5 "Translate to German: The house is small." --beams 4',
+        'edgewise run t5-small "The house is small." --task translation-en-to-de',
         'edgewise run moods "I have never eaten better." --top 2',
         "edgewise run moods --file comments.txt",
         'edgewise run bert "Paris is the [MASK] of France."',
@@ -62,7 +77,11 @@ if TYPE_CHECKING:
 )
 @bundle_argument
 @click.argument("text", required=False)
-@task_option("What to do with the text; by default the bundle's first task (see inspect).")
+@click.option(
+    "--task",
+    metavar="TASK",
+    help="What to do with the text, one of the bundle's tasks (see inspect); by default the first.",
+)
 @text_pair_option
 @top_option
 @file_option
@@ -78,12 +97,19 @@ if TYPE_CHECKING:
 @threads_option
 @context_option
 @json_option
+@click.option(
+    "--n",
+    "count",
+    type=int,
+    metavar="N",
+    help="Give N sampled answers, each with a seed of its own; their prompt is computed once.",
+)
 @click.option("--stream", is_flag=True, help="With --json: one line of JSON a piece, as it comes.")
 def run(
     *,
     bundle: Path,
     text: str | None,
-    task: Task | None,
+    task: str | None,
     text_pair: str | None,
     top: int | None,
     file: Path | None,
@@ -93,6 +119,7 @@ def run(
     context: int | None,
     as_json: bool,
     stream: bool,
+    count: int | None,
     **generation: Any,
 ) -> None:
     """Answer TEXT with the model in the folder BUNDLE.
@@ -102,28 +129,35 @@ def run(
     else as a text a line; at a terminal a conversation begins instead. Answers go to stdout,
     figures to stderr.
     """
-    from edgewise.runtime import GenerationOptions, check_task, load, open_bundle
+    from edgewise.runtime import GenerationOptions, load, open_bundle, resolve_task
     from edgewise.runtime.judging import judge
 
     manifest = open_bundle(bundle).manifest
-    wanted = manifest.tasks[0] if task is None else task
-    check_task(manifest, wanted)
+    wanted, prefix = resolve_task(manifest, task)
     if images and manifest.family != "vision_language":
         raise click.UsageError(f"--image has no place: {manifest.model_id} sees no images.")
     only_judging = {"text_pair": text_pair, "top": top, "file": file}
-    only_generating = {**generation, "system": system, "stream": stream}
+    only_generating = {**generation, "system": system, "stream": stream, "count": count}
     refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     options = GenerationOptions(**generation_settings(generation))
+    refuse_logprobs_without_json(options, as_json=as_json)
     prompt = None
     lines: Iterator[Line] | None = None
     if wanted == "generate":
-        prompt = _prompt(text, system, options, as_json=as_json)
+        prompt = _prompt(text, system, options, prefix, as_json=as_json)
+        if count is not None:
+            _check_count(manifest.family, prompt, stream=stream)
     else:
         lines = lines_to_judge(text, text_pair, file)
     with console.status("Loading the model"):
-        model = load(bundle, threads=threads, context_length=context, slots=options.beams)
+        slots = max(options.beams, min(count or 1, MOST_TOGETHER))
+        model = load(bundle, threads=threads, context_length=context, slots=slots)
     with model:
-        if wanted == "generate":
+        if count is not None and prompt is not None:
+            _generate_several(
+                cast("LanguageModel", model), prompt, options, count, images, as_json=as_json
+            )
+        elif wanted == "generate":
             _generate(model, prompt, options, images, system, as_json=as_json, stream=stream)
         else:
             ask = partial(judge, model, wanted, top=top or TOP)
@@ -135,15 +169,16 @@ def run(
 
 
 def _prompt(
-    text: str | None, system: str | None, options: GenerationOptions, *, as_json: bool
+    text: str | None, system: str | None, options: GenerationOptions, prefix: str, *, as_json: bool
 ) -> Prompt | None:
     """Read what is to be answered; None where a person at a terminal gave nothing."""
     prompt = console.read_prompt(text)
     if prompt is None:
-        if as_json:
-            raise click.UsageError("--json needs a TEXT, or one on standard input.")
+        if as_json or prefix:
+            given = "--json" if as_json else "--task, which begins a text with words of its own,"
+            raise click.UsageError(f"{given} needs a TEXT, or one on standard input.")
         return None
-    return prompt_with_system(prompt, system, raw=options.raw)
+    return prompt_with_system(prefix + prompt, system, raw=options.raw)
 
 
 def _generate(
@@ -164,8 +199,36 @@ def _generate(
         return
     pieces = pieces_of(generator, prompt, options, images)
     if as_json and stream:
-        stream_json(pieces)
+        stream_json(pieces, generator.tokenizer)
     elif as_json:
-        console.write_json(generation_json(collect(pieces)), one_line=True)
+        console.write_json(generation_json(collect(pieces), generator.tokenizer), one_line=True)
     else:
         stream_text(pieces)
+
+
+def _check_count(family: str, prompt: Prompt | None, *, stream: bool) -> None:
+    """Refuse several answers where there is no place for them."""
+    if prompt is None:
+        raise click.UsageError("--n needs a TEXT, or one on standard input.")
+    if stream:
+        raise click.UsageError("--n gives whole answers, so --stream has no place.")
+    if family not in ("decoder", "vision_language"):
+        raise click.UsageError("--n has a place only where a decoder answers a text.")
+
+
+def _generate_several(
+    model: LanguageModel,
+    prompt: Prompt,
+    options: GenerationOptions,
+    count: int,
+    images: Sequence[Path],
+    *,
+    as_json: bool,
+) -> None:
+    seen: dict[str, Any] = {"images": images} if images else {}
+    answers = model.generate_several(prompt, options, count=count, **seen)
+    if as_json:
+        values = [generation_json(answer, model.tokenizer) for answer in answers]
+        console.write_json(values, one_line=True)
+    else:
+        show_several(answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from edgewise.cli.parameters import (
     examples,
     threads_option,
 )
+
+IMAGES_MAX_BYTES = 16 << 20  # of a request that may hold images
 
 
 @click.command(
@@ -80,6 +83,13 @@ from edgewise.cli.parameters import (
     default=30.0,
     help="How long running answers may still take when the server is told to stop. Default: 30.",
 )
+@click.option(
+    "--cache-mib",
+    type=int,
+    metavar="N",
+    help="Memory for the keys and values of all slots together; what finds none waits. Default: "
+    "what they take when full.",
+)
 @threads_option
 @context_option
 @click.pass_context
@@ -91,6 +101,7 @@ def serve(
     port: int,
     key_file: Path | None,
     name: str | None,
+    cache_mib: int | None,
     threads: int | None,
     context: int | None,
     slots: int,
@@ -120,16 +131,21 @@ def serve(
         stack.enter_context(log_to_stderr(debug=bool(context_.find_root().params.get("debug"))))
         with console.status("Loading the model"):
             model = stack.enter_context(
-                load(bundle, threads=threads, context_length=context, slots=settings.slots)
+                load(
+                    bundle,
+                    threads=threads,
+                    context_length=context,
+                    slots=settings.slots,
+                    cache_bytes=None if cache_mib is None else cache_mib << 20,
+                )
             )
+        if model.manifest.image is not None:
+            settings = replace(settings, max_body_bytes=IMAGES_MAX_BYTES)
         server = HttpServer(
             cast("Any", model), host=host, port=port, keys=keys, name=name, settings=settings
         )
-        server.start()
-        tasks = ", ".join(model.manifest.tasks)
-        console.say(
-            f"{name or model.manifest.model_id} ({tasks}) is served on {server.url}/v1; Ctrl-C "
-            "ends it."
+        shown = f"{name or model.manifest.model_id} ({', '.join(model.manifest.tasks)})"
+        server.run(
+            on_start=lambda: console.say(f"{shown} is served on {server.url}/v1; Ctrl-C ends it.")
         )
-        server.run()
     console.say("The server has stopped.")

@@ -1,7 +1,7 @@
 """The agent: answers requests that come over MQTT with a model on this device.
 
 Workflow: ``start`` connects, subscribes and announces itself; from then on the connection's thread
-takes requests in (``intake``), the worker's thread runs the model, the warden's thread watches the
+takes requests in (``intake``), the workers' threads run the model, the warden's thread watches the
 deadlines; ``stop`` ends in an orderly way. ``run`` is all of that until a signal.
 
 Rules: whatever a message says, the agent goes on. Its client id follows from the root and the
@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -28,8 +29,8 @@ from edgewise.device.connection import Connection
 from edgewise.device.dialer import AUTO
 from edgewise.device.errors import BrokerUnreachableError, DeviceError
 from edgewise.device.intake import Intake
-from edgewise.device.job import WaitingLine
 from edgewise.device.ledger import Ledger, MemoryLedger
+from edgewise.device.memory_guard import MemoryGuard
 from edgewise.device.outbox import Outgoing
 from edgewise.device.presence import Presence
 from edgewise.device.replier import Replier
@@ -52,8 +53,10 @@ from edgewise.device.transport import (
     Will,
 )
 from edgewise.device.verbs import CANCEL, verbs_of
+from edgewise.device.waiting_line import WaitingLine
 from edgewise.device.warden import Warden
-from edgewise.device.worker import Worker
+from edgewise.device.workers import Workers
+from edgewise.firmware_profiles.memory_left import memory_left
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +77,13 @@ class Agent:
         tls: TlsFiles | None = None,
         settings: AgentSettings | None = None,
         ledger: Ledger | None = None,
+        memory_left: Callable[[], int | None] = memory_left,
     ) -> None:
         """Prepare; nothing is sent before ``start``.
 
         Args:
-            model: What answers, as its tasks say; called from one thread.
+            model: What answers, as its tasks say; as many requests at once as it says itself
+                (``answers_at_once``), one where it says nothing.
             broker: The broker's URL, as ``mqtt://host`` or ``mqtts://user:password@host:8883``.
             device: The device's name, a level of its topics.
             root: What every topic begins with.
@@ -86,6 +91,7 @@ class Agent:
             tls: Certificates, for ``mqtts``.
             settings: Limits and intervals.
             ledger: Which requests have been seen; by default in memory.
+            memory_left: Gives the bytes of memory that can still be taken; None where nobody knows.
 
         Raises:
             DeviceError: If a name, the URL, the protocol or a certificate cannot be used.
@@ -97,11 +103,11 @@ class Agent:
         self._model = model
         self._verbs = verbs_of(model)
         self._started_at = time.monotonic()
-        self._tally = Tally()
         self._active = ActiveJobs()
         self._line = WaitingLine(self.settings.queue_size)
         self._ledger: Ledger = MemoryLedger() if ledger is None else ledger
-        self._worker = Worker(model, self._line, max_tokens=self.settings.default_tokens)
+        self._workers = Workers(model, self._line, max_tokens=self.settings.default_tokens)
+        self._tally = Tally(slots=len(self._workers))
         self._connection = self._new_connection(address, protocol, tls)
         self._warden = Warden(
             self._active,
@@ -119,6 +125,7 @@ class Agent:
             replier=Replier(self._connection.publish, chunk_qos=self.settings.chunk_qos),
             verbs=self._verbs,
             on_new_deadline=self._warden.look_again,
+            memory=MemoryGuard(self.settings.memory_reserve_bytes, left=memory_left),
         )
         self._presence = Presence(
             self.topics,
@@ -189,7 +196,7 @@ class Agent:
             BrokerUnreachableError: If nothing answers within ``wait_for_broker_seconds``.
             BrokerRefusedError: If the broker refuses the login, the certificate or a topic.
         """
-        self._worker.start()
+        self._workers.start()
         self._warden.start()
         self._connection.start()
         try:
@@ -248,12 +255,12 @@ class Agent:
 
         Raises:
             DeviceError: If its connection has stopped for good.
-            RuntimeError: If its worker has ended, which is a fault of ours.
+            RuntimeError: If a worker has ended, which is a fault of ours.
         """
         if self._connection.stopped is not None:
             raise self._connection.stopped
-        if not self._worker.alive:
-            raise RuntimeError("the generation thread has ended")
+        if not self._workers.alive:
+            raise RuntimeError("a thread that runs the model has ended")
 
     @property
     def protocol(self) -> str | None:
@@ -261,9 +268,9 @@ class Agent:
         return self._connection.protocol
 
     def stop(self) -> None:
-        """Take no more requests, let the running one end or cut it short, and say goodbye.
+        """Take no more requests, let the running ones end or cut them short, and say goodbye.
 
-        What waits is answered ``interrupted``; so is what runs, after ``stop_grace_seconds``.
+        What waits is answered ``interrupted``; so is what still runs after ``stop_grace_seconds``.
         """
         if self._stopped:
             return
@@ -271,8 +278,8 @@ class Agent:
         self._intake.stopping = True
         for job in self._line.close():
             self._intake.settle(job, "interrupted")
-        if self._worker.alive and not self._worker.join(self.settings.stop_grace_seconds):
-            for job in self._worker.jobs:
+        if not self._workers.join(self.settings.stop_grace_seconds):
+            for job in self._workers.jobs:
                 self._intake.settle(job, "interrupted")
         self._warden.stop()
         self._presence.leave()
@@ -295,6 +302,7 @@ class Agent:
                 "default_tokens": self.settings.default_tokens,
                 "max_deadline_ms": int(self.settings.max_deadline_seconds * 1000),
                 "queue_size": self.settings.queue_size,
+                "slots": len(self._workers),
             },
         )
         self._publish(self.topics.info, info.encode(), INFO)
@@ -312,8 +320,9 @@ class Agent:
         health = Health(
             session=self.session,
             uptime_seconds=round(time.monotonic() - self._started_at, 3),
+            slots=len(self._workers),
             queue_depth=len(self._line),
-            running=len(self._worker.jobs),
+            running=len(self._workers.jobs),
             answered=counts.answered,
             cut_short=counts.cut_short,
             failed=counts.failed,
@@ -321,6 +330,8 @@ class Agent:
             reconnects=self._connection.losses,
             faults=self._connection.faults,
             tokens_per_second=counts.tokens_per_second,
+            prompt_tokens=counts.prompt_tokens,
+            reused_tokens=counts.reused_tokens,
             rss_bytes=current_rss_bytes(),
             peak_rss_bytes=peak_rss_bytes(),
         )

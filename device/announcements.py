@@ -101,8 +101,9 @@ class Health:
     Attributes:
         session: The run of the agent.
         uptime_seconds: Since the start.
+        slots: Requests for a text that can run at once.
         queue_depth: Requests that wait.
-        running: Requests that run: none, one, or several about texts.
+        running: Requests that run.
         answered: Requests answered with the status ``ok``.
         cut_short: Requests that were cancelled, timed out or interrupted.
         failed: Requests that went wrong.
@@ -110,12 +111,15 @@ class Health:
         reconnects: Times the connection was lost.
         faults: Exceptions that were caught where none was foreseen; the log has each.
         tokens_per_second: Of the last answer; None before the first.
+        prompt_tokens: Tokens of the prompts of answered requests.
+        reused_tokens: Of those, the ones that an earlier request had computed.
         rss_bytes: Memory held now; None where the system does not tell.
         peak_rss_bytes: The most memory held.
     """
 
     session: str
     uptime_seconds: float
+    slots: int
     queue_depth: int
     running: int
     answered: int
@@ -125,6 +129,8 @@ class Health:
     reconnects: int
     faults: int
     tokens_per_second: float | None
+    prompt_tokens: int
+    reused_tokens: int
     rss_bytes: int | None
     peak_rss_bytes: int
 

@@ -14,7 +14,7 @@ from edgewise.device.errors import WireError
 from edgewise.device.topics import MAX_ID_LENGTH, is_request_id
 
 VERSION = 1  # of every message on the wire
-MAX_DEPTH = 6  # open brackets; a request needs three
+MAX_DEPTH = 64  # open brackets; a request needs three, and what its schema has
 
 
 def _shown(value: Any) -> str:
@@ -160,13 +160,14 @@ class Fields:
             raise self.fault(f"The field {name!r} is {_shown(value)}; accepted: true or false.")
         return value
 
-    def items(self, name: str, *, max_length: int) -> list[Any]:
+    def items(self, name: str, *, max_length: int, may_be_empty: bool = False) -> list[Any]:
         """Take a list of 1 to ``max_length`` values, or an empty list if it is absent."""
         value = self.take(name)
         if value is None:
             return []
-        if not isinstance(value, list) or not 1 <= len(value) <= max_length:
-            raise self.fault(f"The field {name!r} must be a list of 1 to {max_length} items.")
+        least = 0 if may_be_empty else 1
+        if not isinstance(value, list) or not least <= len(value) <= max_length:
+            raise self.fault(f"The field {name!r} must be a list of {least} to {max_length} items.")
         return value
 
     def inner(self, name: str) -> Fields:
@@ -199,10 +200,6 @@ class Fields:
     def names(self) -> tuple[str, ...]:
         """Return the names of what has not been taken."""
         return tuple(self._values)
-
-    def is_empty(self, name: str) -> bool:
-        """Tell whether a field is an empty list, and take it if it is."""
-        return self._values.get(name) == [] and self.take(name) == []
 
     def _is_absent(self, name: str) -> bool:
         if self.has(name):

@@ -1,13 +1,11 @@
-"""A request that an agent has taken, and the bounded line in which it waits for the model.
+"""A request that an agent has taken: what it needs until it ends, and what it took.
 
-Rules: the line is bounded and says so; higher priority first, then first come, first served. Times
-are those of the monotonic clock, in seconds: a board's wall clock jumps when it finds the network.
+Rules: times are those of the monotonic clock, in seconds: a board's wall clock jumps when it finds
+the network.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgewise.common.process_memory import peak_rss_bytes
@@ -15,6 +13,7 @@ from edgewise.device.ledger import Key
 from edgewise.device.reply_messages import Usage
 from edgewise.device.reply_stream import ReplyStream
 from edgewise.device.request_messages import AnyRequest, Request
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.generation import Statistics
 
 
@@ -48,6 +47,11 @@ class Job:
     generated_tokens: int = 0
     statistics: Statistics | None = None
 
+    @property
+    def standing(self) -> Standing:
+        """What decides its place among those that wait."""
+        return Standing(self.key.client, self.request.priority, self.deadline)
+
     def count_tokens(self, count: int, now: float) -> None:
         """Note ``count`` new tokens."""
         if count:
@@ -70,6 +74,7 @@ class Job:
                 total_ms=total_ms,
                 tokens_per_second=round(statistics.decode_tokens_per_second, 3),
                 peak_rss_bytes=statistics.peak_rss_bytes,
+                reused_tokens=statistics.reused_tokens,
             )
         first_ms = None
         if started is not None and self.first_token_at is not None:
@@ -93,62 +98,3 @@ class Job:
 
 def _milliseconds(seconds: float) -> float:
     return round(max(0.0, seconds) * 1000, 3)
-
-
-class WaitingLine:
-    """Jobs that wait for the model; every method may be called by any thread."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._jobs: list[Job] = []
-        self._changed = threading.Condition()
-        self._closed = False
-
-    def put(self, job: Job) -> bool:
-        """Add a job; False if the line is full or closed."""
-        with self._changed:
-            if self._closed or len(self._jobs) >= self._capacity:
-                return False
-            self._jobs.append(job)
-            self._changed.notify()
-            return True
-
-    def take(self) -> Job | None:
-        """Wait for the next job and take it; None once the line is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._closed)
-            if self._closed:
-                return None
-            job = max(self._jobs, key=lambda waiting: waiting.request.priority)  # the first of them
-            self._jobs.remove(job)
-            return job
-
-    def take_also(self, fits: Callable[[Job], bool]) -> list[Job]:
-        """Take, without waiting, those of the jobs that fit, in the order in which they would go.
-
-        Args:
-            fits: Asked about each job once; it may count those that it has let in.
-        """
-        with self._changed:
-            by_turn = sorted(self._jobs, key=lambda waiting: -waiting.request.priority)
-            taken = [job for job in by_turn if not self._closed and fits(job)]
-            self._jobs = [job for job in self._jobs if job not in taken]
-            return taken
-
-    def drop_settled(self) -> None:
-        """Give the places of jobs back that have ended while they waited."""
-        with self._changed:
-            self._jobs = [job for job in self._jobs if not job.replies.settled]
-
-    def close(self) -> list[Job]:
-        """Let nobody in any more, wake who waits in ``take``, and return who still stood there."""
-        with self._changed:
-            self._closed = True
-            left, self._jobs = self._jobs, []
-            self._changed.notify_all()
-            return left
-
-    def __len__(self) -> int:
-        """Return how many wait."""
-        with self._changed:
-            return len(self._jobs)

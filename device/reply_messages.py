@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from edgewise.device.errors import WireError
 from edgewise.device.fields import Fields, encode_message, read_message
+from edgewise.device.told_tokens import ToldToken, encode_told, parse_told
 
 MAX_REPLY_BYTES = 1_048_576  # bytes of one reply's payload
 MAX_COUNT = 2**53 - 1  # the largest whole number that every JSON reader keeps exact
@@ -37,9 +38,10 @@ class ErrorCode(IntEnum):
     FAILED = 500  # generating went wrong; the agent's log says why
     UNSUPPORTED = 501  # the verb is none of the agent's
     STOPPING = 503  # the agent is shutting down
+    NO_MEMORY = 507  # the device has too little memory left to begin with anything
 
 
-RETRYABLE = frozenset({ErrorCode.BUSY, ErrorCode.STOPPING})
+RETRYABLE = frozenset({ErrorCode.BUSY, ErrorCode.STOPPING, ErrorCode.NO_MEMORY})
 
 
 def sha256_of_text(text: str) -> str:
@@ -86,6 +88,7 @@ class Usage:
         total_ms: Milliseconds from the request's arrival to its end.
         tokens_per_second: Generated tokens a second after the first.
         peak_rss_bytes: The most memory the agent's process has held, in bytes.
+        reused_tokens: Tokens of the prompt that an earlier request had computed.
     """
 
     prompt_tokens: int | None = None
@@ -95,6 +98,7 @@ class Usage:
     total_ms: float | None = None
     tokens_per_second: float | None = None
     peak_rss_bytes: int | None = None
+    reused_tokens: int | None = None
 
     def given(self) -> dict[str, Any]:
         """Return what is known."""
@@ -112,6 +116,7 @@ class Final:
         n_chunks: How many chunks were sent before.
         usage: What it took.
         finish_reason: ``stop`` (the model or a stop text ended it) or ``length``; None if cut off.
+        logprobs: What is told of each token, if the request asks for it.
     """
 
     id: str
@@ -120,6 +125,7 @@ class Final:
     n_chunks: int
     usage: Usage
     finish_reason: str | None = None
+    logprobs: tuple[ToldToken, ...] = ()
 
     def encode(self) -> bytes:
         """Write the payload, with the SHA-256 of the text."""
@@ -131,6 +137,7 @@ class Final:
             n_chunks=self.n_chunks,
             sha256=sha256_of_text(self.text),
             finish_reason=self.finish_reason,
+            logprobs=encode_told(self.logprobs),
             usage=self.usage.given(),
         )
 
@@ -210,6 +217,7 @@ def _usage(fields: Fields) -> Usage:
         total_ms=fields.optional_number("total_ms", 0, MAX_NUMBER),
         tokens_per_second=fields.optional_number("tokens_per_second", 0, MAX_NUMBER),
         peak_rss_bytes=fields.optional_integer("peak_rss_bytes", 0, MAX_COUNT),
+        reused_tokens=fields.optional_integer("reused_tokens", 0, MAX_COUNT),
     )
     fields.nothing_else()
     return usage
@@ -222,6 +230,7 @@ def _final(fields: Fields, request_id: str, status: str) -> Final:
         text=fields.text("text", max_length=MAX_REPLY_BYTES),
         n_chunks=fields.integer("n_chunks", 0, MAX_COUNT),
         finish_reason=fields.optional_choice("finish_reason", FINISH_REASONS),
+        logprobs=parse_told(fields),
         usage=_usage(fields.inner("usage")),
     )
     if fields.text("sha256", min_length=64, max_length=64) != sha256_of_text(final.text):

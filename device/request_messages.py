@@ -16,6 +16,7 @@ from typing import TypeAlias, TypeVar
 
 from edgewise.device.errors import WireError
 from edgewise.device.fields import Fields, decode_message, encode_message, read_message
+from edgewise.device.format_fields import encode_format, parse_format
 from edgewise.runtime.options import (
     DRY_ALLOWED_LENGTH_MAX,
     DRY_BASE_MAX,
@@ -24,9 +25,11 @@ from edgewise.runtime.options import (
     DRY_MULTIPLIER_MAX,
     LOGIT_BIAS_MAX,
     LOGIT_BIAS_MAX_COUNT,
+    LOGPROBS_MAX,
     OCCURRENCE_PENALTY_MAX,
     GenerationOptions,
 )
+from edgewise.runtime.output_format import OutputFormat
 
 MAX_REQUEST_BYTES = 131_072  # bytes of one request's payload
 MAX_TEXT_LENGTH = MAX_REQUEST_BYTES  # characters of a prompt, a text or a chat message
@@ -87,6 +90,9 @@ class Request:
         beam_groups: Groups of beams that avoid each other's tokens.
         diversity_penalty: How much groups avoid them.
         length_penalty: Answers are ranked by log-probability / tokens ** length_penalty.
+        output_format: What the answer must look like; on the wire one of "schema", "regex",
+            "choices" and "grammar".
+        logprobs: Tell each token's log-probability in the final, and so many of the likeliest.
         priority: 0 to 9; higher is taken from the queue first.
         deadline_ms: After this many milliseconds from its arrival nobody wants the answer.
         stream: Send the text in chunks as it is made. Without, the final is the only reply.
@@ -116,6 +122,8 @@ class Request:
     beam_groups: int = 1
     diversity_penalty: float = 0.0
     length_penalty: float = 1.0
+    output_format: OutputFormat | None = None
+    logprobs: int | None = None
     priority: int = DEFAULT_PRIORITY
     deadline_ms: int | None = None
     stream: bool = True
@@ -128,7 +136,8 @@ class Request:
             given["messages"] = [vars(turn) for turn in self.messages]
         if self.logit_bias:
             given["logit_bias"] = {str(token): bias for token, bias in self.logit_bias.items()}
-        return encode_message(id=self.id, **given)
+        given.pop("output_format", None)
+        return encode_message(id=self.id, **given, **encode_format(self.output_format))
 
 
 OPTIONS = tuple(
@@ -196,20 +205,25 @@ def _chat(fields: Fields) -> tuple[ChatMessage, ...] | None:
     return tuple(turns) or None
 
 
-def _texts_of(fields: Fields, name: str, *, most: int, longest: int) -> tuple[str, ...]:
-    texts = fields.items(name, max_length=most)
+def _texts_of(
+    fields: Fields, name: str, *, most: int, longest: int, may_be_empty: bool = False
+) -> tuple[str, ...]:
+    texts = fields.items(name, max_length=most, may_be_empty=may_be_empty)
     if not all(isinstance(text, str) and 1 <= len(text) <= longest for text in texts):
         raise fields.fault(f"Each text of {name!r} must be a string of 1 to {longest} characters.")
     return tuple(texts)
 
 
 def _dry_breakers(fields: Fields) -> tuple[str, ...]:
-    if fields.is_empty("dry_breakers"):
-        return ()
-    return (
-        _texts_of(fields, "dry_breakers", most=MAX_STOP_STRINGS, longest=DRY_BREAKER_MAX_LENGTH)
-        or DRY_BREAKERS
+    is_given = fields.has("dry_breakers")
+    texts = _texts_of(
+        fields,
+        "dry_breakers",
+        most=MAX_STOP_STRINGS,
+        longest=DRY_BREAKER_MAX_LENGTH,
+        may_be_empty=True,
     )
+    return texts if is_given else DRY_BREAKERS
 
 
 def _occurrence_penalty(fields: Fields, name: str) -> float:
@@ -265,6 +279,8 @@ def parse_request(payload: bytes) -> Request:
         beam_groups=fields.optional_integer("beam_groups", 1, 64) or 1,
         diversity_penalty=fields.optional_number("diversity_penalty", 0, 100) or 0.0,
         length_penalty=_or_default(fields.optional_number("length_penalty", -10, 10), 1.0),
+        output_format=parse_format(fields),
+        logprobs=fields.optional_integer("logprobs", 0, LOGPROBS_MAX),
         priority=_or_default(
             fields.optional_integer("priority", 0, HIGHEST_PRIORITY), DEFAULT_PRIORITY
         ),

@@ -22,12 +22,16 @@ class Counts:
     failed: int = 0
     refused: int = 0
     tokens_per_second: float | None = None
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
 
 
 class Tally:
     """Counts, and a running mean of how long an answer takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 1) -> None:
+        """Begin at nothing; ``slots`` answers are made at once."""
+        self._slots = slots
         self._lock = threading.Lock()
         self._counts = Counts()
         self._mean_seconds = _FIRST_GUESS_SECONDS
@@ -54,11 +58,14 @@ class Tally:
             if isinstance(reply, Failure):
                 self._counts = replace(counts, failed=counts.failed + 1)
             elif isinstance(reply, Results) or reply.status == "ok":
-                rate = reply.usage.tokens_per_second
+                usage = reply.usage
+                rate = usage.tokens_per_second
                 self._counts = replace(
                     counts,
                     answered=counts.answered + 1,
                     tokens_per_second=counts.tokens_per_second if rate is None else rate,
+                    prompt_tokens=counts.prompt_tokens + (usage.prompt_tokens or 0),
+                    reused_tokens=counts.reused_tokens + (usage.reused_tokens or 0),
                 )
             else:
                 self._counts = replace(counts, cut_short=counts.cut_short + 1)
@@ -68,5 +75,5 @@ class Tally:
     def retry_after_ms(self, queue_depth: int) -> int:
         """Estimate when there will be a place, in milliseconds."""
         # A queue of n moves by one place each time an answer ends; half of it leaves room to spare.
-        estimate = int(1000 * self._mean_seconds * max(1.0, queue_depth / 2))
+        estimate = int(1000 * self._mean_seconds * max(1.0, queue_depth / 2) / self._slots)
         return min(MAX_RETRY_MS, max(MIN_RETRY_MS, estimate))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Generator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol, TypeAlias
 
+from edgewise.common.distributions import installed_version
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.judging import Judge
 from edgewise.runtime.options import GenerationOptions
@@ -21,7 +22,8 @@ _DISTRIBUTIONS = ("edgewise", "onnxruntime", "paho-mqtt")
 class TextGenerator(Protocol):
     """A model that answers a prompt in pieces.
 
-    It is called from one thread, one generation at a time. An ``EdgewiseError`` from it is the
+    It is called from as many threads as its attribute ``answers_at_once`` says, from one if it has
+    none; each has one generation open. An ``EdgewiseError`` from it is the
     requester's to mend and reaches the requester; any other exception is logged and reaches nobody.
     """
 
@@ -29,12 +31,15 @@ class TextGenerator(Protocol):
         self,
         prompt: str | Sequence[Mapping[str, str]],
         options: GenerationOptions,
+        *,
+        standing: Standing,
     ) -> Generator[Piece, None, None]:
         """Generate.
 
         Args:
             prompt: A text, or a conversation of {"role": ..., "content": ...}.
             options: How to generate.
+            standing: Whose request it is, and how urgent.
 
         Returns:
             The pieces of the answer; the last has ``finished`` set. Closing it cancels.
@@ -73,8 +78,7 @@ def describe_versions() -> dict[str, str]:
     """Return the versions of what runs here: Python's, ours, the runtime's, the MQTT client's."""
     versions = {"python": platform.python_version()}
     for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # run from a work tree, or without that runtime
-            continue
+        version = installed_version(name)
+        if version is not None:  # else run from a work tree, or without that runtime
+            versions[name] = version
     return versions

@@ -1,12 +1,14 @@
-"""The thread that runs the model: one job after the other, whatever happens in one of them.
+"""A thread that runs the model: one job after the other, whatever happens in one of them.
 
-Jobs about texts that wait at the same time and ask for the same go through the model together.
+There are as many workers as the model computes answers at once (see workers.py), and what they ask
+for at the same time is computed together. Jobs about texts that wait at the same time and ask for
+the same go through the model as one.
 
 Rules: the model never runs on the connection's thread, which must serve keep-alive. A job that has
 been settled from outside (cancelled, timed out) is left at its next piece, or after the texts that
 are being judged. An exception ends its own job only. What it says reaches the requester only if it
-is an ``EdgewiseError``, whose text is written for users; of any other the requester learns only
-that there was one.
+is an ``EdgewiseError`` about what was asked, whose text is written for users; of any other,
+the engine's among them, the requester learns only that there was one.
 """
 
 from __future__ import annotations
@@ -14,16 +16,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import cast
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.device.job import Job, WaitingLine
+from edgewise.device.job import Job
 from edgewise.device.reply_messages import ErrorCode, Failure, Final, Results
 from edgewise.device.request_messages import OPTIONS, Request, TextsRequest
 from edgewise.device.text_generator import AnyModel, TextGenerator
+from edgewise.device.told_tokens import told_tokens
 from edgewise.device.verbs import TASKS
-from edgewise.runtime.generation import Piece
+from edgewise.device.waiting_line import WaitingLine
+from edgewise.runtime.admission import LateError
+from edgewise.runtime.engine_error import EngineError
+from edgewise.runtime.generation import Piece, TokenLogProbability
 from edgewise.runtime.judging import DEFAULT_TOP, Judge, Judgement, judge
 from edgewise.runtime.options import GenerationOptions
 
@@ -59,6 +65,7 @@ class Worker:
         line: WaitingLine,
         *,
         max_tokens: int,
+        number: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepare; ``start`` begins.
@@ -67,6 +74,7 @@ class Worker:
             model: What answers.
             line: Where jobs come from; closing it ends the worker.
             max_tokens: The most tokens for a request that does not say.
+            number: Which of the workers it is.
             clock: In seconds.
         """
         self._model = model
@@ -74,7 +82,7 @@ class Worker:
         self._max_tokens = max_tokens
         self._clock = clock
         self._jobs: tuple[Job, ...] = ()
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"model-{number}", daemon=True)
 
     def start(self) -> None:
         """Begin to take jobs."""
@@ -90,10 +98,9 @@ class Worker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
-    def join(self, timeout: float) -> bool:
-        """Wait until the thread has ended, after the line was closed; False if it has not."""
+    def join(self, timeout: float) -> None:
+        """Wait until the thread has ended, after the line was closed, up to ``timeout`` seconds."""
         self._thread.join(timeout)
-        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (job := self._line.take()) is not None:
@@ -111,11 +118,18 @@ class Worker:
         """Do the work of jobs; whatever goes wrong is their end and nobody else's."""
         try:
             work(jobs)
-        except EdgewiseError as error:
-            self._fail(jobs, ErrorCode.INVALID, str(error)[:MAX_FAILURE_LENGTH])
-        except Exception:
-            names = ", ".join(job.request.id for job in jobs)
-            logger.exception("The model failed for %s", names)
+        except LateError:  # the warden, who watches the clock as well, has not come to it yet
+            for job in jobs:
+                self._settle(job, "timeout", None)
+        except MemoryError:
+            logger.exception("There was not enough memory for %s", _names(jobs))
+            message = "The device has not enough memory for this now; try again later."
+            self._fail(jobs, ErrorCode.NO_MEMORY, message)
+        except BaseException as error:
+            if isinstance(error, EdgewiseError) and not isinstance(error, EngineError):
+                self._fail(jobs, ErrorCode.INVALID, str(error)[:MAX_FAILURE_LENGTH])
+                return
+            logger.exception("The model failed for %s", _names(jobs))
             self._fail(jobs, ErrorCode.FAILED, "The model failed on the device; its log says why.")
 
     # Texts that are judged
@@ -146,6 +160,7 @@ class Worker:
             return
         for job, request in zip(jobs, requests, strict=True):
             found, results = results[: len(request.texts)], results[len(request.texts) :]
+            self._line.count(job.key.client, len(request.texts))
             self._settle_results(job, found)
 
     def _settle_results(self, job: Job, found: list[Judgement]) -> None:
@@ -166,6 +181,7 @@ class Worker:
         pieces = cast("TextGenerator", self._model).stream(
             messages if prompt is None else prompt,
             generation_options(request, max_tokens=self._max_tokens),
+            standing=job.standing,
         )
         try:
             self._deliver(job, pieces)
@@ -174,19 +190,30 @@ class Worker:
 
     def _deliver(self, job: Job, pieces: Generator[Piece, None, None]) -> None:
         finished: str | None = None
+        told: list[TokenLogProbability] = []
         for piece in pieces:
             now = self._clock()
             job.count_tokens(len(piece.token_ids), now)
+            self._line.count(job.key.client, len(piece.token_ids))
             if now >= job.deadline:
                 self._settle(job, "timeout", None)
             if job.replies.settled:
                 return
             job.replies.add(piece.text)
+            told += piece.log_probabilities
             job.statistics = piece.statistics or job.statistics
             finished = piece.finished or finished
-        self._settle(job, "ok", finished)
+        self._settle(job, "ok", finished, told)
 
-    def _settle(self, job: Job, status: str, finish_reason: str | None) -> None:
+    def _settle(
+        self,
+        job: Job,
+        status: str,
+        finish_reason: str | None,
+        told: Sequence[TokenLogProbability] = (),
+    ) -> None:
+        tokenizer = getattr(self._model, "tokenizer", None)  # which every model that tells has
+        logprobs = told_tokens(told, tokenizer.bytes_of) if told and tokenizer else ()
         job.replies.settle(
             lambda text, chunks: Final(
                 id=job.request.id,
@@ -195,6 +222,7 @@ class Worker:
                 n_chunks=chunks,
                 usage=job.usage(self._clock()),
                 finish_reason=finish_reason,
+                logprobs=logprobs,
             )
         )
 
@@ -205,6 +233,10 @@ class Worker:
     @staticmethod
     def _settle_failure(job: Job, failure: Failure) -> None:
         job.replies.settle(lambda _text, _chunks: failure)
+
+
+def _names(jobs: tuple[Job, ...]) -> str:
+    return ", ".join(f"{job.request.id} of {job.key.client}" for job in jobs)
 
 
 class _Companions:

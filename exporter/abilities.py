@@ -8,19 +8,26 @@
 | encoder | logits of words at each token, and perhaps states | fill-mask (and embed) |
 | encoder | logits of labels, of a text or of each token | classify, token-classify |
 
-The first task is what is done when none is asked for.
+The first task is what is done when none is asked for. What a T5 does with a text is told by words
+before it; its config.json names them for each task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.checkpoint.sentence_pooling import Pooling
 from edgewise.exporter.models.encoder import HIDDEN_STATES, MEAN, EncoderConfiguration
+from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 from edgewise.exporter.plan import ExportPlan
 from edgewise.runtime.manifest import Task
+
+TASK_NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+PREFIX_MAX_LENGTH = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -58,3 +65,25 @@ def abilities_of(plan: ExportPlan, checkpoint: Checkpoint, outputs: Sequence[str
         tasks.append("embed")
     pooling = (checkpoint.pooling or "mean") if gives_states else None
     return Abilities(tuple(tasks), plan.labels, pooling)
+
+
+def task_prefixes(plan: ExportPlan, checkpoint: Checkpoint) -> dict[str, str]:
+    """Return what a text begins with by the name of its task, with hyphens for underscores.
+
+    They stand in config.json as transformers' ``task_specific_params``, which holds options of
+    generation too; an entry without a prefix is no task of its own.
+    """
+    described = checkpoint.config.get("task_specific_params")
+    if not isinstance(plan.configuration, EncoderDecoderConfiguration):
+        return {}
+    if not isinstance(described, Mapping):
+        return {}
+    return {
+        name.replace("_", "-"): entry["prefix"]
+        for name, entry in described.items()
+        if TASK_NAME.fullmatch(str(name))
+        and name.replace("_", "-") not in get_args(Task)
+        and isinstance(entry, Mapping)
+        and isinstance(entry.get("prefix"), str)
+        and 0 < len(entry["prefix"]) <= PREFIX_MAX_LENGTH
+    }

@@ -14,7 +14,7 @@ from typing import Any
 
 import tokenizers
 
-from edgewise.exporter.abilities import abilities_of
+from edgewise.exporter.abilities import abilities_of, task_prefixes
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
 from edgewise.exporter.image_processing import image_layout
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
@@ -27,6 +27,7 @@ from edgewise.runtime.bundle import (
     SAMPLE_MOMENT,
     BundleFile,
     CacheLayout,
+    Calibration,
     ChatSample,
     ImageLayout,
     Manifest,
@@ -42,7 +43,11 @@ OLDEST_TOKENIZERS = "0.22"  # release that reads every tokenizer.json that is wr
 
 
 def describe(
-    checkpoint: Checkpoint, plan: ExportPlan, target: Target, files: tuple[BundleFile, ...]
+    checkpoint: Checkpoint,
+    plan: ExportPlan,
+    target: Target,
+    files: tuple[BundleFile, ...],
+    calibration: Calibration | None = None,
 ) -> Manifest:
     """Make the manifest of an export that is not verified yet.
 
@@ -51,6 +56,7 @@ def describe(
         plan: What was done.
         target: What it was written by.
         files: The files of the bundle, measured.
+        calibration: How a text decided the rounding of weights.
     """
     vocabulary_size = plan.configuration.vocabulary_size
     tokens = _with_forced(special_tokens(checkpoint.tokenizer, plan), checkpoint, plan)
@@ -88,6 +94,7 @@ def describe(
         files=files,
         tokens=tokens,
         probes=(),
+        prefixes=task_prefixes(plan, checkpoint),
         stop=checkpoint.tokenizer.stop,
         chat=_chat_sample(checkpoint.tokenizer, tokens),
         defaults=sampling_defaults(checkpoint.generation),
@@ -95,6 +102,7 @@ def describe(
         execution_providers=plan.profile.execution_providers,
         minimum_versions={**target.minimum_versions(plan), "tokenizers": OLDEST_TOKENIZERS},
         verification=None,
+        calibration=calibration,
     )
     return replace(manifest, probes=_probes(checkpoint.tokenizer, manifest))
 

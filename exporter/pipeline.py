@@ -1,16 +1,18 @@
 """Checkpoint to bundle, in one readable function.
 
-Workflow: open the checkpoint, settle a plan, refuse what does not fit, describe it all in the
-manifest, build the graph while weights stream through the quantizer into the weights file, hold the
-result against the reference, publish. What is quickly found to be wrong is found before the weights
-are read. Everything happens in a temporary folder that is renamed at the end: an export that fails
-leaves nothing behind, and an older bundle stays as it was.
+Workflow: open the checkpoint, settle a plan, refuse what does not fit, round the weights by a text
+if one is given, describe it all in the manifest, build the graph while weights stream through the
+quantizer into the weights file, hold the result against the reference, publish. What is quickly
+found to be wrong is found before the weights are read. Everything happens in a temporary folder
+that is renamed at the end: an export that fails leaves nothing behind, and an older bundle stays as
+it was.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +21,9 @@ from pathlib import Path
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.files import folder_written_atomically, write_atomically
 from edgewise.exporter.budget import check_fit
+from edgewise.exporter.calibration.errors import CalibrationError
+from edgewise.exporter.calibration.prepare import prepare
+from edgewise.exporter.calibration.text import CalibrationFile
 from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
 from edgewise.exporter.comparison import Verification, failure
 from edgewise.exporter.description import describe, tokenizer_config
@@ -66,6 +71,8 @@ def export(
     prompt: str | None = None,
     via: str | None = None,
     optimum_python: str | os.PathLike[str] | None = None,
+    calibrate: str | os.PathLike[str] | None = None,
+    budget: int | None = None,
     verification: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -86,6 +93,11 @@ def export(
             definition here; None to build it from its definition.
         optimum_python: The Python interpreter that has Optimum; None for the one that the
             environment variable EDGEWISE_OPTIMUM_PYTHON names, or else this one.
+        calibrate: A text file by which the weights of a decoder are rounded, so that their errors
+            make up for each other on what such texts lead to; None to round each by itself.
+        budget: Bytes that the weights may take, counted as for the board's memory: as long as there
+            is room, matrices of 4 bits get 8, those first that the text shows to need it most. None
+            to leave all as the recipe says.
         verification: Hold the graph against the reference before publishing.
         force: Publish even what does not fit the board or misses the gate; the figures are kept.
         progress: Told of each stage.
@@ -101,6 +113,12 @@ def export(
     folder = Path(output).absolute()
     _check_output(folder)
     interpreter = _tracing_interpreter(via, optimum_python)
+    text = None if calibrate is None else CalibrationFile.read(Path(calibrate))
+    if budget is not None and text is None:
+        raise CalibrationError(
+            f"a budget of {budget} bytes was given without a text; which matrices need more bits "
+            "is measured on one: give --calibrate FILE too"
+        )
     with (
         open_checkpoint(checkpoint, revision=revision, progress=report) as found,
         ExitStack() as traces,
@@ -132,11 +150,16 @@ def export(
         if not force:
             check_fit(plan)
         target = find_target(plan.runtime) if traced is None else traced.target
-        with _published_as(folder) as temporary:
+        with _published_as(folder) as temporary, _scratch_in(temporary) as scratch:
+            calibration = None
+            if text is not None:
+                plan, calibration = prepare(
+                    opened, plan, text, Path(scratch), report, budget=budget
+                )
             texts = _write_texts(opened, plan, target, temporary)
             listed = target.files(plan)
             unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in listed)
-            manifest = describe(opened, plan, target, (*unwritten, *texts))
+            manifest = describe(opened, plan, target, (*unwritten, *texts), calibration)
             target.build(opened, plan, temporary, report)
             built = (describe_file(temporary, role, path) for role, path in listed)
             manifest = replace(manifest, files=(*built, *texts))
@@ -242,6 +265,11 @@ def _published_as(folder: Path) -> Iterator[Path]:
             f"the bundle can not be written to {folder}: {error.strerror or error}; "
             "give another folder, or make room there"
         ) from error
+
+
+def _scratch_in(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """Give a folder for what is needed until the graph is written."""
+    return tempfile.TemporaryDirectory(prefix=".calibration-", dir=folder)
 
 
 def _silent(stage: str, done: int, total: int) -> None:

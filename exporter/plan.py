@@ -7,7 +7,7 @@ asked for; whatever contradicts is refused here, so that the pipeline only carri
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
 from edgewise.common.errors import EdgewiseError
@@ -20,6 +20,7 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
+from edgewise.exporter.quantize.prepared import PreparedMatrix
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
 from edgewise.runtime.manifest import Family
@@ -79,6 +80,7 @@ class ExportPlan:
     context_length: int  # tokens
     source_length: int | None  # tokens that an encoder-decoder reads
     is_traced: bool = False  # whether the graph is another program's
+    prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict, repr=False)
 
     @property
     def parameters(self) -> int:
@@ -169,7 +171,8 @@ class ExportPlan:
         def weight(name: str) -> Weight:
             if visited is not None:
                 visited(name)
-            return Weight(name, self.tensors[name].role, checkpoint.tensors[name])
+            role, source = self.tensors[name].role, checkpoint.tensors[name]
+            return Weight(name, role, source, prepared=self.prepared)
 
         getattr(self.definition, name)(builder, self.configuration, weight)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgewise.runtime.model import ModelError
     from edgewise.runtime.options import GenerationOptions, OptionsError
     from edgewise.runtime.sequence_model import SequenceModel
-    from edgewise.runtime.tasks import TaskError, check_task
+    from edgewise.runtime.tasks import TaskError, check_task, resolve_task
     from edgewise.runtime.vision_language_model import VisionLanguageModel
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "check_task",
     "load",
     "open_bundle",
+    "resolve_task",
 ]
 
 _MODULES = {
@@ -54,7 +55,7 @@ _MODULES = {
     "model": ("ModelError",),
     "options": ("GenerationOptions", "OptionsError"),
     "sequence_model": ("SequenceModel",),
-    "tasks": ("TaskError", "check_task"),
+    "tasks": ("TaskError", "check_task", "resolve_task"),
     "vision_language_model": ("VisionLanguageModel",),
 }
 

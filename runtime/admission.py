@@ -15,7 +15,13 @@ import math
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from edgewise.common.errors import EdgewiseError
+
 CLIENTS_MAX = 1024  # whose counts are kept
+
+
+class LateError(EdgewiseError):
+    """A request's deadline passed before its turn came."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,17 @@ class AdmissionQueue(Generic[Item]):
         others = [self._served.get(other.standing.client, 0.0) for _, other in self._waiting]
         least = min(others, default=max(self._served.values(), default=0.0))
         if not any(other.standing.client == client for _, other in self._waiting):
-            self._served[client] = max(self._served.get(client, 0.0), least)
+            self._note(client, max(self._served.get(client, 0.0), least))
         self._waiting.append((self._arrivals, item))
         self._arrivals += 1
 
     def peek(self) -> Item | None:
         """Return the request that is next, which goes on waiting; None if there is none."""
         return min(self._waiting, key=self._place)[1] if self._waiting else None
+
+    def in_turn(self) -> list[Item]:
+        """Return all requests in the order in which they would begin, as things stand."""
+        return [item for _, item in sorted(self._waiting, key=self._place)]
 
     def late(self, now: float) -> list[Item]:
         """Return the requests whose deadline is before ``now``, seconds of the same clock."""
@@ -89,10 +99,13 @@ class AdmissionQueue(Generic[Item]):
 
     def count(self, client: str, tokens: int) -> None:
         """Note what a client was given."""
+        self._note(client, self._served.get(client, 0.0) + tokens)
+
+    def _note(self, client: str, served: float) -> None:
         if client not in self._served and len(self._served) >= CLIENTS_MAX:
             # Whoever was given least is least harmed by being taken for new.
             del self._served[min(self._served, key=lambda name: self._served[name])]
-        self._served[client] = self._served.get(client, 0.0) + tokens
+        self._served[client] = served
 
     def _place(self, entry: tuple[int, Item]) -> tuple[float, float, float, int]:
         arrival, item = entry

@@ -17,7 +17,6 @@ import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any
 
 import jinja2
@@ -26,6 +25,7 @@ import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
 
+from edgewise.common.distributions import installed_version
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.manifest import SpecialTokens
@@ -125,8 +125,8 @@ class ChatTemplate:
         if rendered != sample.rendered:
             raise ChatError(
                 f"the chat template renders its sample as {rendered!r:.200}, the bundle was"
-                f" exported with {sample.rendered!r:.200} (jinja2 here: {version('jinja2')});"
-                " export the bundle again"
+                f" exported with {sample.rendered!r:.200} (jinja2 here:"
+                f" {installed_version('jinja2')}); export the bundle again"
             )
         return template
 

@@ -27,6 +27,7 @@ from edgewise.runtime.stop import StopTexts
 
 if TYPE_CHECKING:  # what follows a format is loaded with the first one that is asked for
     from edgewise.runtime.constraint import Constraint
+    from edgewise.runtime.log_probabilities import LogProbabilityRecorder
 
 Choose = Callable[[NDArray[np.float32]], int]
 """Gives the next id for logits [vocabulary], float32; it must not keep the array."""
@@ -44,6 +45,9 @@ class Decoding:
         max_tokens: Ids to generate at most, at least 1. A full slot ends the answer as well.
         end_ids: Ids after which there is nothing more; the one that came is given out.
         constraint: What the answer must look like; None: anything.
+        note: Is told of tokens that the constraint has forced, so that nobody chose them.
+        recorder: Tells log-probabilities; None: nobody asks for them. Forced tokens are then fed
+            one by one, for each needs the logits before it.
         standing: What decides when it begins.
         seconds: Time spent on it so far: encoding, then every step while it was in work.
     """
@@ -55,6 +59,8 @@ class Decoding:
     max_tokens: int = 256
     end_ids: Collection[int] = ()
     constraint: Constraint | None = None
+    note: Callable[[int], None] | None = None
+    recorder: LogProbabilityRecorder | None = None
     standing: Standing = field(default_factory=Standing)
     seconds: float = 0.0
 
@@ -65,6 +71,7 @@ class Decoding:
     reused: int = field(default=0, init=False)  # of those, the ones another request had computed
     pending: tuple[int, ...] = field(default=(), init=False)  # of the answer, to be fed next
     cancelled: bool = field(default=False, init=False)
+    _due: deque[int] = field(default_factory=deque, init=False)  # forced, and not given out yet
     _made: list[Piece] = field(default_factory=list, init=False)
     _failure: Exception | None = field(default=None, init=False)
     _generated: int = field(default=0, init=False)
@@ -93,7 +100,9 @@ class Decoding:
         """
         if self._generated == 0:
             self._first_seconds = self.seconds + seconds
-        self.pending = self._chosen(logits)
+        if self.recorder is not None:
+            self.recorder.observe(logits)
+        self.pending = self._next(logits)
         most = min(room + 1, self.max_tokens - self._generated)  # the last id is never fed
         for count, token in enumerate(self.pending, 1):
             self._generated += 1
@@ -103,30 +112,50 @@ class Decoding:
             elif count == most:
                 finished = "length"
             text, finished = self._text(token, finished)
-            self._made.append(Piece(text, (token,), finished))
+            piece = Piece(text, (token,), finished)
+            if self.recorder is not None:
+                told = self.recorder.of(token, float(logits[token]))
+                piece = replace(piece, log_probabilities=(told,))
+            self._made.append(piece)
             if finished is not None:
                 return True
         return False
+
+    def _next(self, logits: NDArray[np.float32]) -> tuple[int, ...]:
+        """Return the tokens to give out and to feed together."""
+        if not self._due:
+            tokens = self._chosen(logits)
+            if self.recorder is None:
+                return tokens
+            self._due.extend(tokens)
+        return (self._due.popleft(),)
 
     def _chosen(self, logits: NDArray[np.float32]) -> tuple[int, ...]:
         """Return the next token, and those that must follow it."""
         if self.constraint is None:
             return (self.choose(logits),)
-        if self._generated == 0 and (forced := self.constraint.forced()):
+        if self._generated == 0 and (forced := self._forced(self.constraint)):
             return forced
         self.constraint.apply(logits)
         token = self.choose(logits)
         if token in self.end_ids:
             return (token,)
         self.constraint.accept(token)
-        return (token, *self.constraint.forced())
+        return (token, *self._forced(self.constraint))
+
+    def _forced(self, constraint: Constraint) -> tuple[int, ...]:
+        tokens = constraint.forced()
+        if self.note is not None:
+            for token in tokens:
+                self.note(token)
+        return tokens
 
     def _is_complete(self) -> bool:
-        return self.constraint is not None and self.constraint.complete
+        return self.constraint is not None and self.constraint.complete and not self._due
 
     def begin_mask(self) -> None:
         """Begin to compute what may come next, while the engine computes what is likely."""
-        if self.constraint is not None:
+        if self.constraint is not None and not self._due:
             self.constraint.begin_mask()
 
     def _text(self, token: int, finished: FinishReason | None) -> tuple[str, FinishReason | None]:

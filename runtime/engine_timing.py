@@ -12,18 +12,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgewise.runtime.backends.protocol import EncoderBackend, EncoderDecoderBackend
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.engines import engine_factory
-from edgewise.runtime.loading import AnyModel, load
+from edgewise.runtime.loading import load
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.sequence_model import SequenceModel
 from edgewise.runtime.sessions.seq2seq import SequenceSession
 from edgewise.runtime.token_rules import TokenRules
+
+if TYPE_CHECKING:
+    from edgewise.runtime.loading import AnyModel
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,15 @@ def _rate(tokens: int, seconds: float) -> float:
 
 
 @dataclass(frozen=True)
+class TokenLogProbability:
+    """How likely the model held a token of an answer; see log_probabilities.py."""
+
+    token_id: int
+    log_probability: float  # natural logarithm
+    likeliest: tuple[tuple[int, float], ...]  # ids and log-probabilities, the likeliest first
+
+
+@dataclass(frozen=True)
 class Piece:
     """The next part of an answer.
 
@@ -71,6 +80,7 @@ class Piece:
     token_ids: tuple[int, ...]
     finished: FinishReason | None = None  # set in the last piece, and only there
     statistics: Statistics | None = None  # set in the last piece, and only there
+    log_probabilities: tuple[TokenLogProbability, ...] = ()  # one an id, where they are asked for
 
 
 @dataclass(frozen=True)
@@ -92,3 +102,4 @@ class Generation:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     statistics: Statistics
+    log_probabilities: tuple[TokenLogProbability, ...] = ()  # one an id, where they are asked for

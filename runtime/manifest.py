@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from edgewise.common.errors import EdgewiseError
@@ -134,6 +134,17 @@ class ChatSample:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """How a text decided the rounding of weights."""
+
+    method: str  # "error feedback"
+    text_sha256: str  # of the file, 64 lower-case hexadecimal digits
+    tokens: int  # of it that the model read
+    matrices: int  # that were rounded so
+    formats: Mapping[str, str]  # weight -> format, where it is not that of the weight's role
+
+
+@dataclass(frozen=True)
 class ImageLayout:
     """How an image becomes what the vision graph takes, and where it stands in a prompt."""
 
@@ -174,12 +185,14 @@ class Manifest:
     tokens: SpecialTokens
     probes: tuple[TokenizerProbe, ...]
     chat: ChatSample | None  # None: the bundle has no chat template
+    prefixes: Mapping[str, str] = field(default_factory=dict)  # task of a text -> what begins it
     stop: tuple[str, ...] = ()  # texts that end an answer and are not part of it
     defaults: SamplingDefaults
     threads: int  # for the profile's board; the runtime takes no more than there are cores
     execution_providers: tuple[str, ...]  # onnxruntime's names, the preferred first
     minimum_versions: Mapping[str, str]  # distribution -> version, e.g. "onnxruntime" -> "1.22"
     verification: Mapping[str, object] | None  # the exporter's figures; None: not verified
+    calibration: Calibration | None = None  # None: weights were rounded by themselves
 
     def __post_init__(self) -> None:
         if problems := list(contradictions(self)):

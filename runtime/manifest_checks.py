@@ -232,6 +232,11 @@ def _generation_faults(manifest: Manifest) -> Iterator[str]:
         GenerationOptions(**dataclasses.asdict(manifest.defaults))
     except OptionsError as error:
         yield f"in defaults, {error}"
+    if manifest.prefixes and (manifest.family, manifest.tasks) != (
+        "encoder_decoder",
+        ("generate",),
+    ):
+        yield f"prefixes are there, which no {manifest.family} has; accepted for: encoder_decoder"
     try:
         GenerationOptions(stop=manifest.stop)
     except OptionsError as error:

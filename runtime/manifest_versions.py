@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-FORMAT_VERSION = 2  # what is written
+FORMAT_VERSION = 3  # what is written
 
 _NEW_IN_2: Mapping[str, object] = {
     "family": "decoder",
@@ -29,6 +29,12 @@ _TOKENS_NEW_IN_2: Mapping[str, object] = {
     "ends_source": True,
     "forced_first": None,
     "forced_last": None,
+}
+_NEW_IN_3: Mapping[str, object] = {"calibration": None, "prefixes": {}}
+# What version 2 was given while exports already wrote it: they lack it or have it.
+_LATE_IN_2: Mapping[str, object] = {"stop": []}
+_TOKENS_LATE_IN_2: Mapping[str, object] = {
+    name: _TOKENS_NEW_IN_2[name] for name in ("ends_source", "forced_first", "forced_last")
 }
 
 
@@ -64,6 +70,17 @@ def _from_1(value: Mapping[str, object], where: str, problems: list[str]) -> Map
     return result
 
 
+def _from_2(value: Mapping[str, object], where: str, problems: list[str]) -> Mapping[str, object]:
+    """Version 2 knew no calibration, and no texts that say what is to be done."""
+    problems += [f"{where}.{name} is unknown in version 2" for name in _NEW_IN_3 if name in value]
+    result = {**_LATE_IN_2, **value, **_NEW_IN_3}
+    for name, late in (("cache", _CACHE_NEW_IN_2), ("tokens", _TOKENS_LATE_IN_2)):
+        part = value.get(name)
+        if isinstance(part, dict):
+            result[name] = {**late, **part}
+    return result
+
+
 _CONVERTERS: Mapping[
     int, Callable[[Mapping[str, object], str, list[str]], Mapping[str, object]]
-] = {1: _from_1}
+] = {1: _from_1, 2: _from_2}

@@ -51,6 +51,11 @@ class Model:
         """The bundle's manifest."""
         return self.bundle.manifest
 
+    @property
+    def answers_at_once(self) -> int:
+        """How many answers are computed together; further ones wait for their turn."""
+        return 1
+
     def close(self) -> None:
         """Give the memory back, after the running call of another thread has ended.
 

@@ -10,7 +10,7 @@ repetition penalty holds for both. Values come from the network too, so a wrong 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from edgewise.runtime.option_checks import (
@@ -41,6 +41,8 @@ SEED_MAX = 2**64 - 1
 STOP_MAX_COUNT = 32  # strings
 STOP_MAX_LENGTH = 1024  # characters
 BEAMS_MAX = 64
+SEVERAL_MAX = 64  # answers to one prompt
+LOGPROBS_MAX = 20  # likeliest tokens of a step
 DIVERSITY_PENALTY_MAX = 100.0
 LENGTH_PENALTY_MAX = 10.0  # and its negative
 
@@ -105,6 +107,7 @@ class GenerationOptions:
     diversity_penalty: float = 0.0  # taken from a log-probability for each use by earlier groups
     length_penalty: float = 1.0  # beams are ranked by log-probability / tokens ** length_penalty
     output_format: OutputFormat | None = None  # what the answer must look like
+    logprobs: int | None = None  # 0 to LOGPROBS_MAX: of each token, and of so many likely ones
 
     def __post_init__(self) -> None:
         check_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
@@ -116,6 +119,7 @@ class GenerationOptions:
         object.__setattr__(self, "stop", tuple(self.stop))
         if self.output_format is not None and self.beams > 1:
             raise OptionsError("an output format goes with one beam; leave beams out")
+        check_whole("logprobs", self.logprobs, 0, LOGPROBS_MAX, optional=True)
         self._check_beams()
 
     def _check_sampling(self) -> None:
@@ -180,6 +184,7 @@ class GenerationOptions:
             "presence_penalty": self.presence_penalty,
             "logit_bias": self.logit_bias,
             "dry_multiplier": self.dry_multiplier,
+            "logprobs": self.logprobs is not None,
         }
         for name, value in sampling.items():
             if value:
@@ -187,6 +192,14 @@ class GenerationOptions:
                     f"{name} is {getattr(self, name)!r} with {self.beams} beams, which sample"
                     " nothing; accepted: one of both, so leave it out or set beams to 1"
                 )
+
+    def numbered(self, index: int) -> GenerationOptions:
+        """Return the options of the answer ``index`` of several: each has a seed of its own.
+
+        The first of them, 0, has these options' own seed.
+        """
+        seed = None if self.seed is None else (self.seed + index) % (SEED_MAX + 1)
+        return replace(self, seed=seed)
 
     def sampling(self, defaults: SamplingDefaults) -> SamplingSettings:
         """Settle every setting: the caller's value, else the bundle's, else the neutral one."""

@@ -39,7 +39,13 @@ class OutputFormat:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise FormatError(f"the format is {self.kind!r}; accepted: {', '.join(KINDS)}")
-        size = len(self.text.encode())
+        try:
+            size = len(self.text.encode())
+        except UnicodeEncodeError as error:
+            raise FormatError(
+                f"the {self.kind} format holds half of a surrogate pair at {error.start}; give"
+                " valid Unicode text"
+            ) from error
         if not 0 < size <= FORMAT_MAX_BYTES:
             raise FormatError(
                 f"the {self.kind} format has {size} bytes; accepted: 1 to {FORMAT_MAX_BYTES}"

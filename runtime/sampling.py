@@ -26,7 +26,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.engine_error import EngineError
 from edgewise.runtime.options import SamplingSettings
 from edgewise.runtime.penalties import Penalties
 
@@ -36,7 +36,7 @@ _SMALLEST_TEMPERATURE = 1e-9  # below it only equals of the largest logit have a
 _FIRST_SORTED = 256  # tokens that top-p sorts at first; times 8 while their mass is too small
 
 
-class LogitsError(EdgewiseError):
+class LogitsError(EngineError):
     """The model gave logits that are no numbers."""
 
 
@@ -124,7 +124,7 @@ def filtered_weights(
     temperature = max(settings.temperature, _SMALLEST_TEMPERATURE)
     vocabulary = len(logits)
     if 0 < settings.top_k < vocabulary:
-        ids = _at_least_the_largest(logits, settings.top_k)
+        ids = at_least_the_largest(logits, settings.top_k)
     elif settings.top_p == 1.0 and settings.min_p > 0.0:
         # A little too many: the exact comparison below is that of probabilities.
         lowest = largest + temperature * math.log(settings.min_p)
@@ -145,12 +145,6 @@ def filtered_weights(
     return ids, weights
 
 
-def _at_least_the_largest(values: NDArray[Floating], count: int) -> NDArray[np.int64]:
-    """Return the ascending indices of the ``count`` largest values and of ties with the last."""
-    position = len(values) - count
-    return np.flatnonzero(values >= np.partition(values, position)[position])
-
-
 def _nucleus(
     values: NDArray[Floating], weights: NDArray[np.float64], top_p: float
 ) -> NDArray[np.int64]:
@@ -159,7 +153,7 @@ def _nucleus(
     count = _FIRST_SORTED
     while True:
         if count < len(values):
-            candidates = _at_least_the_largest(values, count)
+            candidates = at_least_the_largest(values, count)
         else:
             candidates = np.arange(len(values))
         order = candidates[np.argsort(-values[candidates], kind="stable")]
@@ -178,6 +172,17 @@ def _typical(weights: NDArray[np.float64], mass: float) -> NDArray[np.int64]:
     least = nearness[_nucleus(nearness, probabilities, mass)[-1]]
     kept: NDArray[np.int64] = possible[nearness >= least]
     return kept
+
+
+def at_least_the_largest(values: NDArray[Floating], count: int) -> NDArray[np.int64]:
+    """Return the ascending indices of the ``count`` largest values and of ties with the last.
+
+    Args:
+        values: [length], without NaN.
+        count: 1 to the length.
+    """
+    position = len(values) - count
+    return np.flatnonzero(values >= np.partition(values, position)[position])
 
 
 def check_largest(largest: float) -> None:

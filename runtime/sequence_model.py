@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from time import perf_counter
 
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import EncoderDecoderBackend
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
@@ -52,6 +53,8 @@ class SequenceModel(Model):
         self,
         prompt: str | Messages,
         options: GenerationOptions | None = None,
+        *,
+        standing: Standing | None = None,
     ) -> Generator[Piece, None, None]:
         """Generate an answer piece by piece; closing the generator cancels.
 
@@ -59,6 +62,7 @@ class SequenceModel(Model):
             prompt: The source, a text, with the prefix of its task where the model was trained
                 with one; or what the bundle's template makes a source of.
             options: How to generate; None: the defaults of `GenerationOptions`.
+            standing: Taken as every model takes it; answers have their turns as they were begun.
 
         Returns:
             A generator of pieces; the last one has ``finished`` and ``statistics``, whose prompt
@@ -73,6 +77,7 @@ class SequenceModel(Model):
             ModelError: The model is closed, or (at the first ``next``) this thread has another
                 generation open.
         """
+        del standing
         begin = perf_counter()
         settled, source_ids = self._settle(prompt, options)
         seconds = perf_counter() - begin

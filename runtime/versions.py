@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib import metadata
 
+from edgewise.common.distributions import installed_version
 from edgewise.runtime.manifest import BundleError
 
 # Distributions that hold the same module as the one named in a manifest.
@@ -37,12 +37,8 @@ def check_minimum_versions(minimum_versions: Mapping[str, str]) -> None:
 
 
 def _installed_version(name: str) -> str | None:
-    for distribution in _ALTERNATIVES.get(name, (name,)):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    found = map(installed_version, _ALTERNATIVES.get(name, (name,)))
+    return next((version for version in found if version is not None), None)
 
 
 def _release(version: str) -> tuple[int, ...]:

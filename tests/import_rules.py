@@ -35,6 +35,7 @@ HOMES = {
         "runtime/tokenizer.py",
         "runtime/detokenizer.py",
         "runtime/backends/fake_bundle.py",
+        "exporter/calibration/text.py",
         "exporter/checkpoint/tokenizer_check.py",
         "exporter/description.py",
         "exporter/formula_tokenizer.py",

@@ -13,8 +13,8 @@ import extraction
 from measuring import Answer, measure
 from workload import Workload
 
-from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import open_bundle
+from edgewise.runtime.cache_folder import FOLDER
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.engines import engine_factory
 from edgewise.runtime.options import GenerationOptions

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.device.errors import WireError
-from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.admission import LateError
+from edgewise.runtime.engine_error import EngineError
 from edgewise.runtime.model import ModelError
-from edgewise.runtime.sampling import LogitsError
-from edgewise.runtime.scheduler import LateError
 from edgewise.runtime.slot_pool import ContextError
 
 logger = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ def as_api_error(error: BaseException) -> ApiError:
             code="out_of_memory",
             headers={"retry-after": "5"},
         )
-    if isinstance(error, EdgewiseError) and not isinstance(error, BackendError | LogitsError):
+    if isinstance(error, EdgewiseError) and not isinstance(error, EngineError):
         return ApiError(_sentence(error))
     logger.error("A request failed", exc_info=error)
     return ApiError("The model failed; the server's log says why.", status=500, kind="server_error")

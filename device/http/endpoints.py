@@ -40,6 +40,7 @@ from edgewise.device.http.line import Line
 from edgewise.device.http.replies import ChatReply, Choice, Reply, TextReply, usage_of
 from edgewise.device.http.served_model import ServedModel
 from edgewise.device.http.settings import ServerSettings
+from edgewise.device.http.token_texts import TokenTexts
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.tasks import check_task
 
@@ -47,7 +48,7 @@ ENCODERS = 2  # threads that make tokens of prompts
 EMBEDDED_AT_ONCE = 8  # texts, between which a request that nobody waits for is left
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-ReadRequest = Callable[[dict[str, Any], ServerSettings], GenerationRequest]
+ReadRequest = Callable[[dict[str, Any], ServerSettings, str | None], GenerationRequest]
 
 
 class Endpoints:
@@ -147,12 +148,17 @@ class Endpoints:
     async def _generate(
         self, request: Request, read: ReadRequest, kind: type[ChatReply | TextReply]
     ) -> Response:
-        asked = read(await read_json(request, self._settings), self._settings)
+        layout = self._model.manifest.image
+        marker = None if layout is None else layout.marker
+        asked = read(await read_json(request, self._settings), self._settings, marker)
         self._check_name(asked.model)
         check_task(self._model.manifest, "generate")
         self.line.check_room(len(asked.prompts) * asked.choices)
         generators = await self._encode(lambda: self._generators(asked))
-        reply = kind(asked.model, self._fingerprint, usage_follows=asked.include_usage)
+        texts = None
+        if asked.options.logprobs is not None:
+            texts = TokenTexts(self._model.tokenizer, self._model.manifest.tokens.end)
+        reply = kind(asked.model, self._fingerprint, usage_follows=asked.include_usage, texts=texts)
         answering = self._answer(request, generators)
         with contextlib.ExitStack() as stack:
             stack.callback(self._leave, answering)
@@ -165,7 +171,8 @@ class Endpoints:
             return EventStream(events, on_end=stack.pop_all().close)
 
     def _generators(self, asked: GenerationRequest) -> list[Generator[Piece, None, None]]:
-        return [self._model.stream(prompt, options) for prompt, options in asked.each()]
+        seen = {"images": asked.images} if asked.images else {}
+        return [self._model.stream(prompt, options, **seen) for prompt, options in asked.each()]
 
     # Vectors
 
@@ -239,13 +246,9 @@ async def _events(
             index, piece = item
             answering.count(index, len(piece.token_ids))
             choices[index].add(piece)
-            if index not in begun and reply.has_beginning:
-                yield event(reply.part(index, None))
+            for part in reply.parts(index, piece, is_first=index not in begun):
+                yield event(part)
             begun.add(index)
-            if piece.text:
-                yield event(reply.part(index, piece.text))
-            if piece.finished is not None:
-                yield event(reply.part(index, None, piece.finished))
             item = await anext(items, None)
     except Exception as error:  # noqa: BLE001 - the status was sent; all that is left is an event
         yield event(as_api_error(error).body())

@@ -7,6 +7,8 @@ stops refuses with 503 what has not begun, and counts what has.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -22,6 +24,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/health"})
 CLIENT = "edgewise.client"  # of the scope: who asks
@@ -47,12 +51,33 @@ class Gate:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        if scope["path"] not in OPEN_PATHS:
-            try:
-                scope[CLIENT] = self._admitted(scope)
-            except ApiError as error:
-                await error_response(error)(scope, receive, send)
-                return
+        statuses: list[int] = []
+        begin = time.monotonic()
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+            await send(message)
+
+        await self._answer(scope, receive, noted)
+        logger.debug(
+            "%s %r for %s: %s after %.3f s",
+            scope["method"],
+            scope["path"][:200],
+            scope.get(CLIENT, "somebody"),
+            statuses[0] if statuses else "nothing",
+            time.monotonic() - begin,
+        )
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in OPEN_PATHS:
+            await self._application(scope, receive, send)
+            return
+        try:
+            scope[CLIENT] = self._admitted(scope)
+        except ApiError as error:
+            await error_response(error)(scope, receive, send)
+            return
         self.active += 1
         try:
             await self._application(scope, receive, send)

@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from edgewise.device.http.api_errors import unsupported
+from edgewise.device.http.format_fields import take_output_format
+from edgewise.device.http.message_fields import take_messages
 from edgewise.device.http.request_fields import RequestFields
 from edgewise.device.http.sampling_fields import take_sampling
 from edgewise.device.http.settings import ServerSettings
-from edgewise.runtime.options import SEED_MAX, GenerationOptions
+from edgewise.runtime.options import LOGPROBS_MAX, GenerationOptions
 
 Prompt: TypeAlias = str | list[dict[str, str]]
 
 TEXT_TOKENS = 16  # of /v1/completions where a request does not say, as OpenAI has it
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class GenerationRequest:
         model: The name of the model that is asked.
         prompts: Texts, or one conversation.
         options: How, of each first answer.
+        images: Contents of files, in the order of their marks in the conversation.
         choices: Answers to each prompt.
         stream: Send pieces as they come.
         include_usage: End a stream with the figures.
@@ -39,6 +41,7 @@ class GenerationRequest:
     model: str
     prompts: tuple[Prompt, ...]
     options: GenerationOptions
+    images: tuple[bytes, ...] = ()
     choices: int = 1
     stream: bool = False
     include_usage: bool = False
@@ -47,15 +50,18 @@ class GenerationRequest:
         """Give the prompt and the options of every answer, in the order of their indices."""
         for prompt in self.prompts:
             for number in range(self.choices):
-                seed = self.options.seed
-                if number and seed is not None:
-                    yield prompt, replace(self.options, seed=(seed + number) % (SEED_MAX + 1))
-                else:
-                    yield prompt, self.options
+                yield prompt, self.options.numbered(number)
 
 
-def read_chat_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
+def read_chat_request(
+    values: dict[str, Any], settings: ServerSettings, marker: str | None = None
+) -> GenerationRequest:
     """Read the body of a request to continue a conversation.
+
+    Args:
+        values: The body.
+        settings: Limits.
+        marker: What stands for an image in a prompt; None: the model sees none.
 
     Raises:
         WireError: It breaks the form.
@@ -64,18 +70,28 @@ def read_chat_request(values: dict[str, Any], settings: ServerSettings) -> Gener
     """
     fields = RequestFields(values)
     model = fields.text("model", max_length=1024)
-    messages = _messages(fields, settings.max_messages)
+    conversation = take_messages(fields, settings, marker)
     tokens = _tokens(fields, "max_completion_tokens", "max_tokens") or settings.max_tokens
-    return _read_rest(fields, model, (messages,), tokens, settings)
+    likeliest = fields.optional_integer("top_logprobs", 0, LOGPROBS_MAX) or 0
+    logprobs = likeliest if fields.flag("logprobs", default=False) else None
+    if likeliest and logprobs is None:
+        raise fields.fault("The field 'top_logprobs' needs 'logprobs': true.")
+    request = _read_rest(
+        fields, model, (conversation.messages,), tokens, settings, logprobs=logprobs
+    )
+    return replace(request, images=conversation.images)
 
 
-def read_text_request(values: dict[str, Any], settings: ServerSettings) -> GenerationRequest:
-    """Read the body of a request to continue texts as they are; errors as `read_chat_request`."""
+def read_text_request(
+    values: dict[str, Any], settings: ServerSettings, _marker: str | None = None
+) -> GenerationRequest:
+    """Read the body of a request to continue texts as they are; as `read_chat_request`."""
     fields = RequestFields(values)
     model = fields.text("model", max_length=1024)
     prompts = _prompts(fields, settings)
     tokens = _tokens(fields, "max_tokens") or TEXT_TOKENS
-    return _read_rest(fields, model, prompts, tokens, settings, raw=True)
+    logprobs = fields.optional_integer("logprobs", 0, LOGPROBS_MAX)
+    return _read_rest(fields, model, prompts, tokens, settings, raw=True, logprobs=logprobs)
 
 
 def _read_rest(
@@ -86,9 +102,14 @@ def _read_rest(
     settings: ServerSettings,
     *,
     raw: bool = False,
+    logprobs: int | None = None,
 ) -> GenerationRequest:
     options = GenerationOptions(
-        max_tokens=min(tokens, settings.max_tokens), raw=raw, **take_sampling(fields)
+        max_tokens=min(tokens, settings.max_tokens),
+        raw=raw,
+        logprobs=logprobs,
+        output_format=take_output_format(fields),
+        **take_sampling(fields),
     )
     choices = fields.optional_integer("n", 1, settings.choices) or 1
     if choices * len(prompts) > settings.choices:
@@ -98,7 +119,12 @@ def _read_rest(
         )
     stream = fields.flag("stream", default=False)
     request = GenerationRequest(
-        model, prompts, options, choices, stream, include_usage=_include_usage(fields)
+        model,
+        prompts,
+        options,
+        choices=choices,
+        stream=stream,
+        include_usage=_include_usage(fields),
     )
     fields.refuse_absent()
     fields.nothing_else()
@@ -112,6 +138,7 @@ def _tokens(fields: RequestFields, *names: str) -> int | None:
 
 def _include_usage(fields: RequestFields) -> bool:
     if not fields.has("stream_options"):
+        fields.take("stream_options")  # which makes it known
         return False
     options = fields.inner("stream_options")
     include = options.flag("include_usage", default=False)
@@ -132,48 +159,3 @@ def _prompts(fields: RequestFields, settings: ServerSettings) -> tuple[str, ...]
             f"The field 'prompt' has {len(texts)} texts; accepted: up to {settings.choices}."
         )
     return tuple(texts)
-
-
-def _messages(fields: RequestFields, most: int) -> list[dict[str, str]]:
-    given = fields.items("messages", max_length=most)
-    if not given:
-        raise fields.fault("The request has no field 'messages'.")
-    return [_message(fields, item, f"messages[{index}]") for index, item in enumerate(given)]
-
-
-def _message(fields: RequestFields, item: Any, where: str) -> dict[str, str]:
-    if not isinstance(item, dict):
-        raise fields.fault(f"{where} must be an object with role and content.")
-    message = RequestFields(item, what=where)
-    role = message.take("role")
-    if role not in ROLES:
-        raise fields.fault(
-            f"The role of {where} is {repr(role)[:60]}; accepted: {', '.join(ROLES)}."
-        )
-    content = message.take("content")
-    for name in ("tool_calls", "function_call"):
-        if message.take(name):
-            raise unsupported("messages", f"hold {name} in {where}; tools are not called here.")
-    for name in ("name", "refusal", "annotations", "audio"):  # none of which a template knows
-        message.take(name)
-    message.nothing_else()
-    return {"role": ROLES[role], "content": _content(fields, content, where)}
-
-
-def _content(fields: RequestFields, content: Any, where: str) -> str:
-    """Return a message's text; parts of it stand in lines of their own."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not content:
-        raise fields.fault(
-            f"The content of {where} must be a string, or a list of parts of the type text."
-        )
-    texts: list[str] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise unsupported(
-                "messages", f"hold a part of the type {repr(kind)[:60]} in {where}; accepted: text."
-            )
-        texts.append(part["text"])
-    return "\n".join(texts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Protocol
 
+from edgewise.device.http.token_texts import TokenWriter
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
@@ -27,14 +28,28 @@ class ServedModel(Protocol):
         ...
 
     @property
+    def tokenizer(self) -> TokenWriter:
+        """The bundle's tokenizer."""
+        ...
+
+    @property
     def context_length(self) -> int:
         """Tokens that a request may take."""
         ...
 
     def stream(
-        self, prompt: str | Sequence[Mapping[str, str]], options: GenerationOptions
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        options: GenerationOptions,
+        **images: Any,
     ) -> Generator[Piece, None, None]:
-        """Refuse at once what can be refused; generate nothing before the first ``next``."""
+        """Refuse at once what can be refused; generate nothing before the first ``next``.
+
+        Args:
+            prompt: A text, or a conversation.
+            options: How to generate.
+            images: ``images``, contents of files, where the manifest says that the model sees.
+        """
         ...
 
     def embed(self, texts: Sequence[str]) -> Any:

@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -130,10 +131,13 @@ class HttpServer:
                 return
             time.sleep(POLL_SECONDS)
 
-    def run(self) -> None:
+    def run(self, *, on_start: Callable[[], None] = lambda: None) -> None:
         """Start, answer until SIGTERM, SIGINT or ``request_stop``, and stop.
 
         Signals are caught where this is the main thread.
+
+        Args:
+            on_start: Called once requests are answered and signals are caught.
 
         Raises:
             DeviceError: It cannot start.
@@ -144,8 +148,8 @@ class HttpServer:
             for number in (signal.SIGTERM, signal.SIGINT):
                 previous[number] = signal.signal(number, self._on_signal)
         try:
-            if self._socket is None:
-                self.start()
+            self.start()
+            on_start()
             while not self._stop_wanted.wait(WATCH_SECONDS):
                 if not self._thread.is_alive():
                     raise RuntimeError("the thread that serves has ended")

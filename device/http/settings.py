@@ -17,6 +17,7 @@ class ServerSettings:
         max_body_bytes: The largest request taken.
         body_seconds: How long a request may take to arrive.
         max_messages: Turns of one conversation.
+        max_images: In one conversation.
         max_choices: Answers that one request may ask for, prompts times ``n``.
         max_texts: Texts in one request for embeddings.
         max_tokens: The most tokens of an answer, whatever the request says.
@@ -29,6 +30,7 @@ class ServerSettings:
     max_body_bytes: int = 1 << 20
     body_seconds: float = 30.0
     max_messages: int = 256
+    max_images: int = 8
     max_choices: int = 16
     max_texts: int = 256
     max_tokens: int = 4096
@@ -42,6 +44,7 @@ class ServerSettings:
             "max_body_bytes": 1024 <= self.max_body_bytes <= 1 << 30,
             "body_seconds": 0 < self.body_seconds <= 3600,
             "max_messages": 1 <= self.max_messages <= 100_000,
+            "max_images": 1 <= self.max_images <= 1024,
             "max_choices": 1 <= self.max_choices <= 1024,
             "max_texts": 1 <= self.max_texts <= 10_000,
             "max_tokens": 1 <= self.max_tokens <= 2**31 - 1,

@@ -4,21 +4,24 @@ BPE becomes ranked merges (``sentence_piece.py``), unigram stays a table of scor
 becomes steps: the model's character map, its rule on spaces, the space before the text, ``▁``.
 
 Rules: that space comes once, before the whole text, as SentencePiece puts it; only T5 and what asks
-for transformers' ``legacy`` rule get one behind each added token too. To know the beginning of the
-text, the step looks at the text before it is cut at added tokens, so these are marked to be found
-after normalization. Text that only looks like a control or byte piece never becomes one: BPE can
-not reach such a piece, and for unigram, whose search knows all pieces, it is cut apart before.
-Known differences, all of `tokenizers`' own: its character map loses a combining mark behind a
-character that the map changes (``½`` with an Indic vowel sign) and, where spaces are not joined,
-the line feed of a Windows line end; unigram scores are summed in double precision, so that ties of
-repeated patterns may fall otherwise.
+for transformers' ``legacy`` rule get one behind each added token too. Before a token that begins
+the text there is none if it is special, as in the slow classes of transformers 4. To know the
+beginning of the text, the step looks at the text before it is cut at added tokens, so these are
+marked to be found after normalization. Text that only looks like a control or byte piece never
+becomes one: BPE can not reach such a piece, and for unigram, whose search knows all pieces, it is
+cut apart before.
+Known differences: a text that is one added token and nothing else goes without the space. Of
+`tokenizers`' own: its character map loses a combining mark behind a character that the map changes
+(``½`` with an Indic vowel sign) and, where spaces are not joined, the line feed of a Windows line
+end; unigram scores are summed in double precision, so that ties of repeated patterns may fall
+otherwise.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +45,7 @@ def convert_sentencepiece(
     *,
     space_in_each_part: bool,
     post_processor: dict[str, Any] | None,
+    spaced: Collection[str] = (),
 ) -> str:
     """Write the `tokenizers` JSON.
 
@@ -50,6 +54,7 @@ def convert_sentencepiece(
         added: Tokens by id besides the model's own; ids behind its pieces follow without a gap.
         space_in_each_part: Put a space behind each added token too, not only before the text.
         post_processor: What is put around an encoded text; None for nothing.
+        spaced: Texts of added tokens that have the space before them where they begin a text.
 
     Raises:
         CheckpointError: The model is of a kind that has no equal in `tokenizers`.
@@ -65,7 +70,7 @@ def convert_sentencepiece(
     if model.space_prefix and space_in_each_part:
         prefix = [{"type": "Prepend", "prepend": SPACE}]
     elif model.space_prefix:
-        prefix = [_space_before_text(model, tokens)]
+        prefix = [_space_before_text(model, tokens, spaced)]
         tokens = {key: replace(token, normalized=True) for key, token in tokens.items()}
     return tokenizer_json(
         added_tokens=[tokens[identifier].as_json(identifier) for identifier in sorted(tokens)],
@@ -106,18 +111,20 @@ def _check(model: SentencePieceModel, added: Mapping[int, AddedToken]) -> None:
 
 
 def _space_before_text(
-    model: SentencePieceModel, tokens: Mapping[int, AddedToken]
+    model: SentencePieceModel, tokens: Mapping[int, AddedToken], spaced: Collection[str]
 ) -> dict[str, Any]:
-    """Give the step that puts ``▁`` before a text unless an added token begins it.
+    """Give the step that puts ``▁`` before a text unless a special token begins it.
 
-    The texts of added tokens go through the same steps and must stay what they are. SentencePiece
-    does put the space before a user-defined piece, so only such a piece alone goes without.
+    The texts of added tokens go through the same steps and must stay what they are, so one that is
+    spaced goes without where nothing follows it. SentencePiece does put the space before a
+    user-defined piece.
     """
     own = {
         text
         for text, kind in zip(model.pieces, model.kinds, strict=True)
         if kind is TokenKind.USER_DEFINED
     }
+    own.update(spaced)
     texts = [token.text for token in tokens.values() if token.text]
     begins = [re.escape(text) for text in texts if text not in own]
     alone = [re.escape(text) for text in texts if text in own]

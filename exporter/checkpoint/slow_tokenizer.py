@@ -3,12 +3,13 @@
 Workflow: find the tokenizer's class (tokenizer_config.json, else the model type), read its files,
 collect the special tokens, convert. The classes are a table: a file format, the special tokens
 where the folder names none, and what stands around a text. Each gives the ids that transformers'
-class of that name gives; a SentencePiece model those of SentencePiece itself.
+class of that name gives; a SentencePiece model those of SentencePiece itself, and with added tokens
+those of the slow class of transformers 4, which such folders were written for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -163,7 +164,7 @@ def convert_slow_tokenizer(
     named = [*special.values(), *(text for entry in more if (text := token_text(entry, "it")))]
     added = read_added_tokens(settings, read_object(folder / "added_tokens.json"), named)
     if found == "sentencepiece":
-        return _from_sentencepiece(folder, complete, kind, special, added), complete
+        return _from_sentencepiece(folder, complete, kind, special, named, added), complete
     if found == "word_piece":
         return _from_word_list(folder, complete, kind, special, added), complete
     return _from_merges(folder, complete, kind, special, added), complete
@@ -239,6 +240,7 @@ def _from_sentencepiece(
     settings: Mapping[str, Any],
     kind: SlowClass,
     special: Mapping[str, str],
+    named: Collection[str],
     added: dict[int, AddedToken],
 ) -> str:
     path = next(folder / name for name in MODEL_FILES if (folder / name).is_file())
@@ -252,6 +254,8 @@ def _from_sentencepiece(
         # transformers 5 takes a missing ``legacy`` for false, and so does SentencePiece.
         space_in_each_part=kind.space_in_each_part or settings.get("legacy") is True,
         post_processor=_frame(kind, special, ids),
+        # Being marked as special does not count there, only being named as one.
+        spaced=[token.text for token in added.values() if token.text not in named],
     )
 
 

@@ -205,7 +205,7 @@ class BlockLowering:
 
 
 def _quantized(weights: Sequence[Weight], form: WeightFormat) -> BlockQuantized:
-    quantized = quantize_tensors([weight.source for weight in weights], form)
+    quantized = quantize_tensors([weight.stored for weight in weights], form)
     if not isinstance(quantized, BlockQuantized):
         raise TypeError(f"{pack_name(weights)!r} did not quantize to blocks as {form}")
     return quantized

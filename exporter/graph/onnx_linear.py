@@ -25,7 +25,7 @@ from onnx import TensorProto
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.graph.onnx_blocks import BlockLowering
 from edgewise.exporter.graph.onnx_graph import CONTRIB, OnnxGraph
-from edgewise.exporter.graph.protocol import Role, Weight, pack_name
+from edgewise.exporter.graph.protocol import Weight, pack_name
 from edgewise.exporter.quantize.channelwise import ChannelQuantized
 from edgewise.exporter.quantize.recipes import ROLES, Recipe, WeightFormat
 from edgewise.exporter.quantize.streaming import (
@@ -66,9 +66,9 @@ class LinearLowering:
 
     def linear(self, x: str, weights: Sequence[Weight], biases: Sequence[Weight] | None) -> str:
         """Emit one product for the pack, or one a weight where formats differ; return its edge."""
-        role = weights[0].role
-        form = self._format(role)
-        if not can_pack([weight.source for weight in weights], form):
+        form = self._format(weights[0])
+        is_mixed = any(self._format(weight) != form for weight in weights)
+        if is_mixed or not can_pack([weight.source for weight in weights], form):
             parts = [
                 self.linear(x, [weight], [biases[index]] if biases else None)
                 for index, weight in enumerate(weights)
@@ -122,7 +122,7 @@ class LinearLowering:
         matrix, scales = f"{name}.int8", f"{name}.scales"
         if not self._graph.has_initializer(matrix):
             quantized = quantize_tensors(
-                [weight.source for weight in weights], WeightFormat.parse("int8")
+                [weight.stored for weight in weights], WeightFormat.parse("int8")
             )
             if not isinstance(quantized, ChannelQuantized):
                 raise TypeError(f"{name!r} did not quantize to channels")
@@ -165,7 +165,7 @@ class LinearLowering:
 
     def embedding(self, token_ids: str, weight: Weight) -> str:
         """Emit a look-up of rows; return its edge [batch, new tokens, D]."""
-        form = self._format(weight.role)
+        form = self._format(weight)
         name = weight.name.removesuffix(".weight")
         if form.kind in ("block", "keep"):
             rows = self._blocks.lookup(token_ids, weight, form)
@@ -196,10 +196,10 @@ class LinearLowering:
 
     # Parts
 
-    def _format(self, role: Role) -> WeightFormat:
-        if role not in ROLES:
-            raise ValueError(f"a weight of role {role!r} is no matrix")
-        return self._recipe.format_for(role)
+    def _format(self, weight: Weight) -> WeightFormat:
+        if weight.role not in ROLES:
+            raise ValueError(f"a weight of role {weight.role!r} is no matrix")
+        return weight.format_in(self._recipe)
 
 
 def read_vector(weight: Weight) -> NDArray[np.float32]:

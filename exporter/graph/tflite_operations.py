@@ -215,10 +215,10 @@ class TfliteOperations:
     def _heads_first(self, x: Edge, heads: int, name: str) -> Edge:
         """Turn [T, heads * size] to [1, heads, T, size]; one token's numbers stay in place."""
         tokens, size = x.shape[0], x.shape[1] // heads
-        if tokens > 1:
-            x = self._graph.reshape(x, (tokens, heads, size), f"{name}/tokens")
-            x = self._graph.transpose(x, (1, 0, 2), f"{name}/transposed")
-        return self._graph.reshape(x, (1, heads, tokens, size), f"{name}/heads")
+        if tokens == 1:
+            return self._graph.reshape(x, (1, heads, 1, size), f"{name}/heads")
+        x = self._graph.reshape(x, (1, tokens, heads, size), f"{name}/tokens")
+        return self._graph.transpose(x, (0, 2, 1, 3), f"{name}/heads")
 
     def _heads_last(self, x: Edge, heads: int, size: int, name: str) -> Edge:
         tokens = math.prod(x.shape) // (heads * size)

@@ -146,7 +146,7 @@ class WeightStore:
         Raises:
             TfliteFormatError: Rows are no whole number of blocks, or of bytes.
         """
-        form = self._recipe.format_for(weights[0].role)
+        form = weights[0].format_in(self._recipe)
         name = f"{pack_name(weights)}.{form}"
         if name not in self._stored:
             self._stored[name] = self._register(name, weights, form)
@@ -162,7 +162,7 @@ class WeightStore:
 
     def _register(self, name: str, weights: Sequence[Weight], form: WeightFormat) -> StoredWeight:
         rows, columns = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
-        sources = [weight.source for weight in weights]
+        sources = [weight.stored for weight in weights]
         quantization, scales_name = None, ""
         match form.kind:
             case "float32":

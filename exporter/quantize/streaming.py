@@ -15,7 +15,7 @@ Rules:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,17 @@ class WeightSource(Protocol):
 
     def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
         """The raw GGUF blocks of these rows, uint8 [rows, bytes], or None where there are none."""
+        ...
+
+
+@runtime_checkable
+class PreparedSource(Protocol):
+    """A tensor that may bring along its codes."""
+
+    def prepared(
+        self, form: WeightFormat, scales_as: Scales
+    ) -> BlockQuantized | ChannelQuantized | None:
+        """All rows as they are to be stored, or None where they are yet to be quantized."""
         ...
 
 
@@ -183,8 +194,11 @@ def quantized_rows(
         raise ValueError(f"tensors of layout {layout.kind} are read, not quantized")
     for source in sources:
         name = _name(source)
+        prepared = source.prepared(form, scales_as) if isinstance(source, PreparedSource) else None
         for start, stop in _cuts(source):
-            if form.kind == "keep":
+            if prepared is not None:
+                yield prepared.rows(start, stop)
+            elif form.kind == "keep":
                 raw = source.read_blocks(start, stop)
                 if raw is None:
                     raise ValueError(f"{name} of type {source.stored_type} gives no blocks")

@@ -17,17 +17,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgewise.common.errors import EdgewiseError
+from edgewise.exporter.traced.environment import INSTALL_COMMAND, VARIABLE
 from edgewise.exporter.traced.tasks import TracingTask
 
 PROGRAM = Path(__file__).with_name("program.py")
 GRAPH = "model.onnx"  # what the program writes
-VARIABLE = "EDGEWISE_OPTIMUM_PYTHON"
 CHECK_SECONDS = 120  # a first import of torch, from a slow disk
 QUOTED = 1500  # characters of what the program says last
 HOW_TO_INSTALL = (
-    "make an environment for it: `python -m venv optimum && optimum/bin/pip install "
-    "'optimum-onnx[onnxruntime]' torch==2.13.0`, then give `--optimum-python optimum/bin/python`, "
-    f"or set {VARIABLE}"
+    f"make an environment for it: `{INSTALL_COMMAND}`, then give "
+    f"`--optimum-python optimum/bin/python`, or set {VARIABLE}"
 )
 
 

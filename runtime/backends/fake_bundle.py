@@ -157,6 +157,7 @@ def write_fake_sequence_bundle(
     source_length: int = 128,
     step_seconds: float = 0.0,
     stop: tuple[str, ...] = (),
+    prefixes: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the bundle of an encoder-decoder.
 
@@ -169,6 +170,7 @@ def write_fake_sequence_bundle(
         source_length: Tokens of a source.
         step_seconds: How long each step of the engine takes.
         stop: The stop texts of its prompt format.
+        prefixes: What a text begins with, by the name of its task.
 
     Returns:
         The folder.
@@ -194,6 +196,7 @@ def write_fake_sequence_bundle(
             start=START,
         ),
         stop=stop,
+        prefixes=prefixes or {},
     )
 
 

@@ -2,7 +2,8 @@
 
 Packed weights lie in a file (litert_compiled_model.py); cache buffers are bound without a copy. The
 buffers of a slot have the size of the graph in use: they grow and shrink with the conversation,
-which copies what is filled.
+which copies what is filled. Only the pages that were filled take memory: all others are read as one
+page of zeros, which the system keeps for that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from edgewise.runtime.backends.litert_compiled_model import buffer_view, load_co
 from edgewise.runtime.backends.litert_feed import Array, CacheNames, Feed, new_tokens_name
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for
 from edgewise.runtime.backends.litert_notes import without_notes
+from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.manifest import decoder_cache
 
@@ -79,8 +81,25 @@ class CompiledEngine:
         for old, new in zip(held.views, copied.views, strict=True):
             new[:, :length] = old[:, :length]
 
+    def read_cache(self, slot: int, length: int) -> Array:
+        """See ``Backend``."""
+        held = self._caches[slot]
+        if held is None:
+            raise ValueError(f"slot {slot} holds nothing")
+        return np.stack([view[:, :length] for view in held.views])
+
+    def write_cache(self, slot: int, cache: Array) -> None:
+        """See ``Backend``."""
+        length = cache.shape[2]
+        held = self._resize(slot, bucket_for(self.graphs, length), 0)
+        for view, given in zip(held.views, cache, strict=True):
+            view[:, :length] = given
+
     def release(self, slot: int) -> None:
         """See ``Backend``."""
+        cache = self._caches[slot]
+        if cache is not None:  # its buffers go back to the allocator, which keeps pages
+            cache.release_pages()
         self._caches[slot] = None
         self._drop_calls(slot)
 
@@ -129,6 +148,7 @@ class CompiledEngine:
         if old is not None:
             for source, target in zip(old.views, new.views, strict=True):
                 target[:, :past] = source[:, :past]
+                release_pages(source)  # one by one, so that not both whole caches take memory
         self._caches[slot] = new
         self._drop_calls(slot)
         return new
@@ -162,5 +182,9 @@ class _BoundCache:
         self.positions = positions
         self.buffers = buffers
         self.views = views  # [heads, S, size] each
+        self.release_pages()  # what is masked must be finite all the same
+
+    def release_pages(self) -> None:
+        """Zero everything and give its memory back."""
         for view in self.views:
-            view[:] = 0  # what is masked must be finite all the same
+            release_pages(view)

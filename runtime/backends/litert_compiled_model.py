@@ -10,20 +10,20 @@ import atexit
 import ctypes
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from edgewise.common.distributions import installed_version
 from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
 from edgewise.runtime.backends.litert_feed import Array
 from edgewise.runtime.backends.litert_notes import drop_notes, without_notes
 
 # What tells that this release of the library is too old, or another library is installed, or that
 # it can not load the model.
-LOADING_ERRORS = (ImportError, AttributeError, metadata.PackageNotFoundError, RuntimeError)
+LOADING_ERRORS = (ImportError, AttributeError, RuntimeError)
 
 
 def load_compiled_model(path: Path, threads: int, *, keep_packed: bool) -> Any:
@@ -44,7 +44,7 @@ def load_compiled_model(path: Path, threads: int, *, keep_packed: bool) -> Any:
 
     if not keep_packed:
         return _open(library, path, threads, None)
-    cache_file = WeightCacheFile(path, metadata.version("ai-edge-litert"))
+    cache_file = WeightCacheFile(path, installed_version("ai-edge-litert") or "unknown")
     cached = cache_file.usable()
     if cached is not None:
         return _open(library, path, threads, cached)

@@ -27,14 +27,38 @@ def stop_texts(options: GenerationOptions, of_format: Sequence[str]) -> tuple[st
 
 def collect(pieces: Generator[Piece, None, None]) -> Generation:
     """Put the pieces of a whole generation together."""
-    texts: list[str] = []
-    token_ids: list[int] = []
-    with contextlib.closing(pieces):
-        for piece in pieces:
-            texts.append(piece.text)
-            token_ids += piece.token_ids
-            if piece.finished is not None and piece.statistics is not None:
-                return Generation(
-                    "".join(texts), tuple(token_ids), piece.finished, piece.statistics
-                )
-    raise ValueError("the pieces end before the generation has finished")
+    (generation,) = collect_all([pieces])
+    return generation
+
+
+def collect_all(streams: Sequence[Generator[Piece, None, None]]) -> tuple[Generation, ...]:
+    """Put the pieces of several generations together, which are computed at the same time.
+
+    Each has its turn for a piece: whichever is asked computes for all that have begun.
+    """
+    found: list[list[Piece]] = [[] for _ in streams]
+    with contextlib.ExitStack() as stack:
+        for stream in streams:
+            stack.enter_context(contextlib.closing(stream))
+        unfinished = list(zip(streams, found, strict=True))
+        while unfinished:
+            for stream, pieces in unfinished:
+                piece = next(stream, None)
+                if piece is None:
+                    raise ValueError("the pieces end before the generation has finished")
+                pieces.append(piece)
+            unfinished = [one for one in unfinished if one[1][-1].finished is None]
+    return tuple(map(_put_together, found))
+
+
+def _put_together(pieces: Sequence[Piece]) -> Generation:
+    last = pieces[-1]
+    if last.finished is None or last.statistics is None:
+        raise ValueError("the last piece of a generation has no statistics")
+    return Generation(
+        "".join(piece.text for piece in pieces),
+        tuple(token for piece in pieces for token in piece.token_ids),
+        last.finished,
+        last.statistics,
+        tuple(told for piece in pieces for told in piece.log_probabilities),
+    )

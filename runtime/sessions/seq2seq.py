@@ -25,6 +25,7 @@ from edgewise.runtime.backends.protocol import EncoderDecoderBackend
 from edgewise.runtime.beam_search import BeamSearch, BeamSettings, Hypothesis, log_softmax
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Candidate, Generation, Piece, Statistics
+from edgewise.runtime.log_probabilities import recorder_of
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions, OptionsError, SamplingDefaults
 from edgewise.runtime.penalties import penalize_in_place
@@ -224,6 +225,7 @@ class SequenceSession:
             StopTexts(stop_texts(options, self._stop)),
             max_tokens=most,
             end_ids=self._end_ids,
+            recorder=recorder_of(options, self._rules.sampled),
             seconds=seconds,
         )
         token = np.empty((1, 1), np.int64)

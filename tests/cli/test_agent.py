@@ -29,6 +29,7 @@ FINAL = {
         "total_ms": float,
         "tokens_per_second": float,
         "peak_rss_bytes": int,
+        "reused_tokens": int,
     },
     "finish_reason": (str, type(None)),
 }
@@ -120,6 +121,9 @@ def test_options_reach_the_device(edgewise, agent):
 
     assert ask("Hi", "--max-tokens", "3")["text"] == "The"
     assert ask("Hi", "--max-tokens", "3")["finish_reason"] == "length"
+    told = ask("Hi", "--max-tokens", "3", "--logprobs", "1")["logprobs"]
+    assert "".join(one["likeliest"][0]["text"] for one in told) == "The"
+    assert ask("Hi", "--regex", "x+y", "--max-tokens", "9")["text"].strip("x") in ("", "y")
     assert ask("Hi", "--stop", " France")["text"] == "The capital of"
     assert ask("Hi", "--system", "Be brief")["usage"]["prompt_tokens"] == 5 + 10
     assert ask("Hi", "--raw", "--max-tokens", "1")["usage"]["prompt_tokens"] == 2

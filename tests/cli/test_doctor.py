@@ -68,12 +68,24 @@ def test_people_get_the_same(edgewise):
     assert " free" in result.out
 
 
+def test_optimum_may_be_in_an_environment_of_its_own(edgewise, monkeypatch):
+    monkeypatch.setattr("edgewise.cli.doctor.missing_modules", lambda modules: modules)
+    for named, installed in ((sys.executable, True), ("/nowhere/python", False)):
+        monkeypatch.setenv("EDGEWISE_OPTIMUM_PYTHON", named)
+        extras = json.loads(edgewise("doctor", "--json").out)["extras"]
+        assert extras["optimum"]["installed"] is installed
+        assert not extras["export"]["installed"]
+
+
 def test_what_is_missing_comes_with_its_command(edgewise, monkeypatch):
     monkeypatch.setattr("edgewise.cli.doctor.missing_modules", lambda modules: modules)
+    monkeypatch.delenv("EDGEWISE_OPTIMUM_PYTHON", raising=False)
     text = edgewise("doctor").out
     assert {"export", "litert", "vision"} <= set(EXTRAS)
-    for extra in EXTRAS:
+    for extra in set(EXTRAS) - {"optimum"}:
         assert f"missing: pip install 'edgewise[{extra}]'" in text
+    # Optimum would bring its own transformers, and a torch of several GB, into this environment.
+    assert "missing: python -m venv optimum && optimum/bin/pip install 'optimum-onnx[" in text
     assert "onnxruntime     not installed" in text
     assert "lacks jinja2, numpy, onnxruntime, paho, tokenizers: pip install edgewise" in text
     value = json.loads(edgewise("doctor", "--json").out)

@@ -84,11 +84,14 @@ def shelf(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shelf")
     (folder / "smollm2").symlink_to(bundle)
     write_fake_sequence_bundle(folder / "flan-t5")
+    words = {"translation-en-to-de": "translate English to German: "}
+    write_fake_sequence_bundle(folder / "t5-small", prefixes=words)
     labels = ("sad", "happy", "angry")
     write_fake_encoder_bundle(folder / "moods", tasks=("classify",), labels=labels)
     write_fake_encoder_bundle(folder / "bert")
     write_fake_encoder_bundle(folder / "minilm", tasks=("embed",))
     (folder / "question.txt").write_text("Hi\n")
+    (folder / "reading.json").write_text('{"type": "object", "properties": {"degrees": {}}}')
     (folder / "comments.txt").write_text("Good.\nBad.\n")
     return folder
 

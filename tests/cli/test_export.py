@@ -35,6 +35,7 @@ REPORT = {
     "runtime": str,
     "recipe": str,
     "formats": FORMATS,
+    "calibration": type(None),
     "context_length": int,
     "bytes": int,
     "verification": VERIFICATION,
@@ -247,3 +248,53 @@ def test_a_signal_leaves_no_temporary_folder(spawn, checkpoint, tmp_path, number
     assert process.returncode in {128 + number, 0}  # 0: it was faster
     assert b"Traceback" not in error
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_text_to_calibrate_on_is_told_of(edgewise, checkpoint, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Hello, who are you? " * 400)
+    arguments = ["--profile", "x86_64", "--recipe", "int4", "--force", "--calibrate", text]
+    result = edgewise("export", checkpoint, *arguments, "-o", tmp_path / "bundle")
+    assert result.code == 0
+    assert " matrices rounded with error feedback on " in result.out
+    stages = [line.split()[0] for line in result.err.splitlines()]
+    assert stages == ["calibrate", "export", "verify", "publish"]
+    inspected = edgewise("inspect", tmp_path / "bundle")
+    assert " matrices rounded with error feedback on " in inspected.out
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "can not be read: No such file or directory; give a file of plain text"),
+        (b"Too short.", "at least 512 are needed, and up to 2048 are used: give a longer text"),
+        (b"\xff\xfe", "is no UTF-8 text (byte 0); give a file of plain text"),
+    ],
+)
+def test_a_text_that_is_none_is_a_mistake(edgewise, checkpoint, tmp_path, content, sentence):
+    text = tmp_path / "text.txt"
+    if content is not None:
+        text.write_bytes(content)
+    arguments = ["--profile", "x86_64", "--recipe", "int4", "--calibrate", text]
+    result = edgewise("export", checkpoint, *arguments, "-o", tmp_path / "bundle")
+    assert sentence in result.mistake()
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_budget_raises_matrices_and_is_told_of(edgewise, checkpoint, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Hello, who are you? " * 400)
+    arguments = ["--profile", "x86_64", "--recipe", "int4", "--force", "--calibrate", text]
+    output = ["-o", tmp_path / "bundle", "--format", "onnx"]
+    result = edgewise("export", checkpoint, *arguments, "--budget", "1MB", *output)
+    assert result.code == 0
+    assert " in formats of their own" in result.out
+    stages = [line.split()[0] for line in result.err.splitlines()]
+    assert stages == ["measure", "calibrate", "export", "verify", "publish"]
+    small = edgewise("export", checkpoint, *arguments, "--budget", "1kB", *output)
+    assert "the budget is 1000 bytes, but with recipe 'int4'" in small.mistake()
+    alone = edgewise("export", checkpoint, "--profile", "x86_64", "--budget", "1.5KiB", *output)
+    assert "a budget of 1536 bytes was given without a text" in alone.mistake()
+    unknown = edgewise("export", checkpoint, "--profile", "x86_64", "--budget", "1mb", *output)
+    assert unknown.code == 2
+    assert "'1mb' is no size; give one such as 100MB or 96MiB" in unknown.err

@@ -173,6 +173,26 @@ def test_an_encoder_decoder_answers_a_source(edgewise, translator):
     assert "takes no messages" in edgewise("run", translator, "x", "--system", "y").mistake()
 
 
+def test_a_task_of_a_t5_is_told_by_the_words_before_the_text(edgewise, tmp_path, terminal):
+    words = "translate English to German: "
+    bundle = write_fake_sequence_bundle(
+        tmp_path / "t5", reply="", prefixes={"translation-en-to-de": words}
+    )
+    told = json.loads(edgewise("run", bundle, f"{words}a house", "--json").out)
+    asked = edgewise("run", bundle, "a house", "--json", "--task", "translation-en-to-de")
+    assert json.loads(asked.out)["text"] == told["text"]
+    plain = edgewise("run", bundle, "a house", "--json", "--task", "generate")
+    assert json.loads(plain.out)["text"] != told["text"]
+    assert "translation-en-to-de" in edgewise("inspect", bundle).out
+    message = edgewise("run", bundle, "x", "--task", "summarization").mistake()
+    assert "for the task summarization, but for generate, translation-en-to-de; ask" in message
+    message = edgewise("run", bundle, "x", "--task", "embed").mistake()
+    assert "not made for the task embed, but for generate, translation-en-to-de" in message
+    screen = terminal("run", bundle, "--task", "translation-en-to-de")
+    screen.wait_for("needs a TEXT")
+    assert screen.wait() == 2
+
+
 def test_beams_take_slots(edgewise, translator, bundle):
     one = json.loads(edgewise("run", translator, "x", "--json").out)
     value = json.loads(edgewise("run", translator, "x", "--json", "--beams", "3").out)

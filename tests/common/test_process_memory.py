@@ -1,5 +1,6 @@
 """Memory figures against an allocation of known size and against the kernel's own files."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,20 @@ def test_pages_of_a_file_are_not_anonymous(tmp_path):
     )
     assert all_after - all_before >= 31 * MEBIBYTE
     assert after - before <= 4 * MEBIBYTE
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed")
+def test_what_lies_below_a_block_in_use_is_given_back():
+    held, freed, given_back = in_a_new_process(
+        "blocks = [bytes(1000) for _ in range(32 << 10)]\n"  # too small for pages of their own
+        "print(anonymous_rss_bytes())\n"
+        "del blocks[:-1]\n"
+        "print(anonymous_rss_bytes())\n"
+        "give_freed_memory_back()\n"
+        "print(anonymous_rss_bytes())\n"
+    )
+    assert freed > held - 8 * MEBIBYTE
+    assert given_back < held - 24 * MEBIBYTE
 
 
 @needs_linux

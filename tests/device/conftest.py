@@ -34,6 +34,7 @@ from edgewise.device.broker_address import BrokerAddress
 from edgewise.device.connection import Connection
 from edgewise.device.embedded_broker import EmbeddedBroker
 from edgewise.device.transport import ConnectOptions, Subscription
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.generation import Piece, Statistics
 from edgewise.runtime.options import GenerationOptions
 
@@ -95,13 +96,18 @@ class ScriptedModel:
 
     prompts: list[Any] = field(default_factory=list)
     options: list[GenerationOptions] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     running: threading.Event = field(default_factory=threading.Event)
     closed: int = 0
+    answers_at_once: int = 1
 
-    def stream(self, prompt: Any, options: GenerationOptions) -> Generator[Piece, None, None]:
+    def stream(
+        self, prompt: Any, options: GenerationOptions, *, standing: Standing
+    ) -> Generator[Piece, None, None]:
         self.prompts.append(prompt)
         self.options.append(options)
+        self.standings.append(standing)
         text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         verb, _, rest = text.partition(" ")
         words = text.split()
@@ -407,7 +413,13 @@ def converse(
     with ExitStack() as stack:
         stack.callback(model.release.set)
 
-        def start(broker: RunningBroker, *, answering: Any = None, **settings: Any) -> Conversation:
+        def start(
+            broker: RunningBroker,
+            *,
+            answering: Any = None,
+            memory_left: Callable[[], int | None] = lambda: None,
+            **settings: Any,
+        ) -> Conversation:
             device = new_device()
             numbers = {"chunk_interval_seconds": 0.0, "stop_grace_seconds": 0.5, **settings}
             agent = Agent(
@@ -416,6 +428,7 @@ def converse(
                 device=device,
                 protocol=broker.protocol,
                 settings=AgentSettings(**numbers),
+                memory_left=memory_left,
             )
             agent.start()
             stack.callback(agent.stop)

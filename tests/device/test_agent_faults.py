@@ -22,7 +22,7 @@ from edgewise.device.agent_settings import AgentSettings
 from edgewise.runtime.generation import Piece
 
 class Slow:
-    def stream(self, prompt, options):
+    def stream(self, prompt, options, *, standing):
         for number in range(1000):
             yield Piece(f"{number} ", (number,))
             time.sleep(0.02)

@@ -129,7 +129,7 @@ def test_mistakes_are_explained_to_who_made_them(mosquitto_5: Any, converse: Any
     talk.ask("many", max_tokens=101)
     talk.probe.publish(f"{request}/classify", {"v": 1, "id": "verb", "text": "x"})
     talk.probe.publish(f"{request}/generate", b"x" * (MAX_REQUEST_BYTES + 1))
-    talk.ask("field", schema={"type": "object"})
+    talk.ask("field", scheme={"type": "object"})
     many = talk.probe.wait_for_end("many")
     assert (many["code"], "at most" in many["message"] or "up to 100" in many["message"]) == (
         400,
@@ -139,7 +139,7 @@ def test_mistakes_are_explained_to_who_made_them(mosquitto_5: Any, converse: Any
     assert verb["code"] == 501
     assert "generate, cancel" in verb["message"]
     assert talk.probe.wait_for_end("unreadable")["code"] == 413
-    assert "'schema'" in talk.probe.wait_for_end("field")["message"]
+    assert "'scheme'" in talk.probe.wait_for_end("field")["message"]
 
 
 def test_topics_that_are_nearly_requests_are_ignored(

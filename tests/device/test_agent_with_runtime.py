@@ -10,9 +10,11 @@ import pytest
 from edgewise.device.agent import Agent
 from edgewise.device.errors import RequestFailedError
 from edgewise.device.requester import Requester
+from edgewise.device.told_tokens import TokenChance
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 from edgewise.runtime.loading import load
 from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.output_format import OutputFormat
 
 REPLY = "Paris ist schön 👩‍👩‍👧, 猫!"
 
@@ -75,3 +77,56 @@ def test_the_info_describes_the_bundle(asked: Any, broker: Any, new_probe: Any) 
     assert model["model_id"] == "fake"
     assert model["context_length"] == 256
     assert model["recipe"] == "fp32"
+
+
+def test_a_format_reaches_the_runtime(asked: Any) -> None:
+    device, requester = asked
+    formats = {
+        OutputFormat.choice(["Rhein", "Nil"]): ("Rhein", "Nil"),
+        OutputFormat.regex("a{3}"): ("aaa",),
+        OutputFormat.lark('start: "1" "+" "2"'): ("1+2",),
+        OutputFormat.json_schema({"const": {"degrees": 9}}): ('{"degrees":9}',),
+    }
+    for output_format, accepted in formats.items():
+        options = GenerationOptions(output_format=output_format)
+        assert requester.request(device, "Wohin?", options).text in accepted
+
+
+def test_how_sure_the_model_is_comes_with_the_final(asked: Any) -> None:
+    device, requester = asked
+    final = requester.request(device, "Wohin?", GenerationOptions(max_tokens=5, logprobs=2))
+    assert "".join(one.text for one in final.logprobs) == final.text == "Paris"
+    for one in final.logprobs:
+        assert one.likeliest[0] == TokenChance(one.token_id, one.text, one.logprob)
+        assert one.likeliest[1].logprob < one.logprob <= 0.0
+    choices = GenerationOptions(output_format=OutputFormat.choice(["Rhein"]), logprobs=0)
+    final = requester.request(device, "Wohin?", choices)
+    assert "".join(one.text for one in final.logprobs) == "Rhein"
+    assert requester.request(device, "Wohin?").logprobs == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            GenerationOptions(output_format=OutputFormat.json_schema({"type": "objekt"})),
+            "the json format can not be used: .*objekt",
+        ),
+        (
+            GenerationOptions(output_format=OutputFormat.regex("(a")),
+            "the regex format can not be used: ",
+        ),
+        (GenerationOptions(logit_bias={260: 1.0}), "logit_bias has the token 260; .* 0 to 259"),
+    ],
+)
+def test_what_the_model_can_not_do_fails_alone(
+    asked: Any, options: GenerationOptions, message: str
+) -> None:
+    device, requester = asked
+    good = requester.stream(device, "Wohin?")
+    with pytest.raises(RequestFailedError, match=message) as caught:
+        requester.request(device, "Wohin?", options)
+    assert caught.value.code == 400
+    assert "\n" not in str(caught.value)
+    assert "".join(good) == REPLY
+    assert requester.request(device, "Wohin?").text == REPLY

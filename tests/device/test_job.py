@@ -1,12 +1,7 @@
-"""The waiting line: bounded, by priority, then by arrival; and what an answer took."""
-
-import threading
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
+"""What an answer took, and which job ends next."""
 
 from edgewise.device.active_jobs import ActiveJobs
-from edgewise.device.job import Job, WaitingLine
+from edgewise.device.job import Job
 from edgewise.device.ledger import Key
 from edgewise.device.reply_messages import Failure
 from edgewise.device.reply_stream import ReplyStream
@@ -28,42 +23,6 @@ def job(name: str = "q", *, priority: int = 5, deadline: float = 100.0) -> Job:
 
 def settle(one: Job) -> None:
     one.replies.settle(lambda _text, _chunks: Failure(one.request.id, 500, ""))
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 9), max_size=20))
-def test_higher_priority_first_then_first_come_first_served(priorities: list[int]) -> None:
-    line = WaitingLine(100)
-    jobs = [job(str(index), priority=value) for index, value in enumerate(priorities)]
-    for one in jobs:
-        assert line.put(one)
-    expected = sorted(jobs, key=lambda one: -one.request.priority)
-    assert [line.take() for _ in jobs] == expected
-
-
-def test_it_is_bounded_and_a_settled_job_gives_its_place_back() -> None:
-    line = WaitingLine(2)
-    jobs = [job(str(index)) for index in range(3)]
-    assert [line.put(one) for one in jobs] == [True, True, False]
-    settle(jobs[0])
-    line.drop_settled()
-    assert len(line) == 1
-    assert line.put(jobs[2])
-
-
-def test_closing_wakes_who_waits_and_gives_back_who_stood() -> None:
-    line = WaitingLine(2)
-    taken: list[Job | None] = []
-    thread = threading.Thread(target=lambda: taken.append(line.take()))
-    thread.start()
-    assert line.close() == []
-    thread.join(10)
-    assert taken == [None]
-    other = WaitingLine(2)
-    left = job()
-    other.put(left)
-    assert other.close() == [left]
-    assert not other.put(job())
 
 
 def test_usage_is_the_models_own_where_it_tells() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -40,7 +41,10 @@ from edgewise.device.request_messages import (
     parse_texts_request,
     request_id_of,
 )
+from edgewise.device.told_tokens import TokenChance, ToldToken, told_tokens
+from edgewise.runtime.generation import TokenLogProbability
 from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.output_format import OutputFormat
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 ids = st.text("abcXYZ019._:-", min_size=1, max_size=64)
@@ -53,6 +57,17 @@ def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 chats = st.lists(st.builds(ChatMessage, st.sampled_from(ROLES), texts), min_size=1, max_size=4)
+schemas = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+)
+filled = texts.filter(bool)
+formats = (
+    st.dictionaries(texts, schemas, max_size=3).map(OutputFormat.json_schema)
+    | filled.map(OutputFormat.regex)
+    | st.lists(filled, min_size=1, max_size=5).map(OutputFormat.choice)
+    | filled.map(OutputFormat.lark)
+)
 requests = st.builds(
     Request,
     id=ids,
@@ -80,6 +95,8 @@ requests = st.builds(
     priority=st.integers(0, 9),
     deadline_ms=optional(st.integers(1, 86_400_000)),
     stream=st.booleans(),
+    output_format=optional(formats),
+    logprobs=optional(st.integers(0, 20)),
 ).flatmap(
     lambda request: (
         texts.map(lambda prompt: replace(request, prompt=prompt))
@@ -105,6 +122,10 @@ usages = st.builds(
     tokens_per_second=optional(measures),
     peak_rss_bytes=optional(counts),
 )
+chance = (st.integers(0, 2**31 - 1), texts, st.floats(-1e30, 0))
+told = st.builds(
+    ToldToken, *chance, st.lists(st.builds(TokenChance, *chance), max_size=3).map(tuple)
+)
 replies: st.SearchStrategy[Reply] = (
     st.builds(Accepted, ids, counts)
     | st.builds(Chunk, ids, counts, texts)
@@ -124,6 +145,7 @@ replies: st.SearchStrategy[Reply] = (
         counts,
         usages,
         optional(st.sampled_from(FINISH_REASONS)),
+        st.lists(told, max_size=3).map(tuple),
     )
 )
 
@@ -158,7 +180,7 @@ def test_a_reply_with_a_field_more_or_less_is_refused(reply: Reply, data: st.Dat
     value = json.loads(reply.encode())
     with pytest.raises(WireError, match="unknown fields"):
         parse_reply(json.dumps({**value, "surprise": 1}).encode())
-    needed = sorted(set(value) - {"finish_reason", "status"})
+    needed = sorted(set(value) - {"finish_reason", "logprobs", "status"})
     missing = data.draw(st.sampled_from(needed))
     value.pop(missing)
     if missing == "fin" and not isinstance(reply, End | Busy):
@@ -269,6 +291,8 @@ GOOD: dict[str, Any] = {"v": 1, "id": "q1", "prompt": "Hi"}
         ({"dry_breakers": "x"}, "list"),
         ({"dry_breakers": [""]}, "each text"),
         ({"dry_breakers": ["x"] * 17}, "list"),
+        ({"logprobs": 21}, "from 0 to 20"),
+        ({"logprobs": True}, "whole number"),
         ({"seed": -1}, "whole number"),
         ({"stop": "x"}, "list"),
         ({"stop": [""]}, "each text"),
@@ -279,7 +303,18 @@ GOOD: dict[str, Any] = {"v": 1, "id": "q1", "prompt": "Hi"}
         ({"deadline_ms": 0}, "from 1"),
         ({"stream": "yes"}, "true or false"),
         ({"sender": "admin"}, "unknown fields: 'sender'"),
-        ({"schema": {}}, "unknown fields: 'schema'"),
+        ({"schema": []}, "'schema' must be an object"),
+        ({"schema": "{}"}, "'schema' must be an object"),
+        ({"schema": {}, "regex": "a"}, "'schema' and 'regex'; give one"),
+        ({"choices": ["a"], "grammar": "a"}, "'choices' and 'grammar'; give one"),
+        ({"regex": ""}, "'regex' is refused: the regex format has 0 bytes"),
+        ({"regex": 5}, "'regex' must be a string"),
+        ({"regex": "a" * 65_537}, "'regex' must be a string of 0 to 65536"),
+        ({"choices": "a"}, "list"),
+        ({"choices": []}, "1 to 1000"),
+        ({"choices": ["a", ""]}, "'choices' is refused: .* a text with content"),
+        ({"choices": ["a", 1]}, "'choices' is refused: .* a text with content"),
+        ({"grammar": ["start: x"]}, "'grammar' must be a string"),
     ],
 )
 def test_a_request_that_breaks_a_rule_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -294,6 +329,21 @@ def test_a_request_has_every_option_of_generating() -> None:
     assert {"max_tokens", *OPTIONS} == names
 
 
+def test_a_schema_may_be_nested_and_not_without_end() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(60):
+        schema = {"items": schema}
+    request = parse_request(json.dumps({**GOOD, "schema": schema}).encode())
+    assert request.output_format == OutputFormat.json_schema(schema)
+    endless = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    with pytest.raises(WireError) as caught:
+        parse_request(b'{"v":1,"id":"q","schema":%s}' % endless)
+    assert caught.value.code == ErrorCode.TOO_LARGE
+    deep = b'{"a":' * 5_000 + b"1" + b"}" * 5_000
+    with pytest.raises(WireError, match="nested deeper than 64 levels"):
+        parse_request(b'{"v":1,"id":"q","schema":%s}' % deep)
+
+
 def test_an_error_does_not_repeat_a_long_value() -> None:
     with pytest.raises(WireError) as caught:
         parse_request(json.dumps({**GOOD, "max_tokens": "x" * 10_000}).encode())
@@ -305,6 +355,36 @@ def test_a_request_that_is_too_large_says_so_with_its_own_code() -> None:
     with pytest.raises(WireError) as caught:
         parse_request(payload)
     assert caught.value.code == ErrorCode.TOO_LARGE
+
+
+def test_what_is_told_of_tokens_has_their_texts() -> None:
+    texts = {1: b"The", 2: "ü".encode()[:1], 3: b""}
+    found = [
+        TokenLogProbability(1, -0.12345678, ((1, -0.12345678), (2, -2.5))),
+        TokenLogProbability(3, -math.inf, ()),
+    ]
+    assert told_tokens(found, texts.__getitem__) == (
+        ToldToken(
+            1, "The", -0.123457, (TokenChance(1, "The", -0.123457), TokenChance(2, "\ufffd", -2.5))
+        ),
+        ToldToken(3, "", -1e30),
+    )
+
+
+def test_what_is_told_of_tokens_is_checked() -> None:
+    final = json.loads(Final("a", "ok", "x", 0, Usage(), None, (ToldToken(1, "x", -1.0),)).encode())
+    assert final["logprobs"] == [{"token_id": 1, "text": "x", "logprob": -1.0, "likeliest": []}]
+    for change, reason in (
+        ({"logprob": 0.5}, "accepted: -1e"),
+        ({"token_id": -1}, "whole number"),
+        ({"text": None}, "no field 'text'"),
+        ({"likeliest": [{"token_id": 1}]}, "no field 'text'"),
+        ({"likeliest": [1]}, "must be an object"),
+        ({"rank": 1}, "unknown fields: 'rank'"),
+    ):
+        broken = {**final, "logprobs": [{**final["logprobs"][0], **change}]}
+        with pytest.raises(WireError, match=reason):
+            parse_reply(json.dumps(broken).encode())
 
 
 def test_a_final_whose_text_was_changed_is_refused() -> None:
@@ -348,6 +428,12 @@ def test_the_id_of_any_message_is_found_where_there_is_one() -> None:
             dry_allowed_length=3,
             dry_breakers=(),
         ),
+        GenerationOptions(output_format=OutputFormat.json_schema({"type": "object"})),
+        GenerationOptions(logprobs=0),
+        GenerationOptions(logprobs=20),
+        GenerationOptions(output_format=OutputFormat.regex("[ab]+é")),
+        GenerationOptions(output_format=OutputFormat.choice(["yes", "no"])),
+        GenerationOptions(output_format=OutputFormat.lark('start: "a"')),
     ],
 )
 def test_what_is_asked_for_here_is_what_the_model_is_asked_for_there(

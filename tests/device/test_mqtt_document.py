@@ -32,6 +32,8 @@ from edgewise.device.verbs import TASKS
 from edgewise.runtime.backends.fake_bundle import write_fake_encoder_bundle
 from edgewise.runtime.judging import DEFAULT_TOP
 from edgewise.runtime.loading import load
+from edgewise.runtime.options import LOGIT_BIAS_MAX_COUNT
+from edgewise.runtime.output_format import CHOICES_MAX, FORMAT_MAX_BYTES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "mqtt.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
@@ -144,7 +146,7 @@ def test_watch(port: int, need_tool: Any) -> None:
 
 def test_every_payload_of_the_document_parses() -> None:
     lines = [line for block in blocks("json") for line in block.splitlines()]
-    replies, final, request, results, status = (
+    replies, final, request, formatted, results, status = (
         lines[:3],
         json.loads(lines[3]),
         *lines[4:],
@@ -153,7 +155,10 @@ def test_every_payload_of_the_document_parses() -> None:
         parse_reply(line.encode())
     final["sha256"] = sha256_of_text(final["text"])  # the document shows three dots
     assert isinstance(parse_reply(json.dumps(final).encode()), Final)
-    parse_request(request.encode())
+    assert parse_request(request.encode()).output_format is None
+    output_format = parse_request(formatted.encode()).output_format
+    assert output_format is not None
+    assert output_format.kind == "json"
     reply = parse_reply(results.encode())
     assert isinstance(reply, Results)
     assert [list(labels_of(result)) for result in reply.results] == [["fault"], ["normal"]]
@@ -169,6 +174,9 @@ def test_the_numbers_of_the_document_are_those_of_the_code() -> None:
     assert f"by default {DEFAULT_TOP}, up to {MAX_TOP}" in TEXT
     assert f"up to {MAX_DESCRIBED}, the `labels`" in TEXT
     assert f"at most {MAX_REQUEST_BYTES} bytes" in TEXT
+    assert f"one of up to {CHOICES_MAX} texts" in TEXT
+    assert f"up to {FORMAT_MAX_BYTES} bytes" in TEXT
+    assert f"up to {LOGIT_BIAS_MAX_COUNT} tokens" in TEXT
     settings = AgentSettings()
     assert f"({settings.queue_size} by default)" in TEXT
     assert settings.max_deadline_seconds == 600

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,6 +236,27 @@ def greedy(model, manifest, source):
         if ids[-1] in manifest.tokens.end:
             break
     return ids[1:], min(leads)
+
+
+def test_words_that_tell_a_t5_its_task_are_kept_by_the_tasks_name(family_folder, tmp_path):
+    folder = shutil.copytree(family_folder("t5_v1_0"), tmp_path / "checkpoint")
+    change_json(
+        folder / "config.json",
+        task_specific_params={
+            "summarization": {"num_beams": 4, "prefix": "summarize: "},
+            "translation_en_to_de": {"prefix": "translate English to German: "},
+            "without": {"num_beams": 4},
+            "Not A Name": {"prefix": "x"},
+            "generate": {"prefix": "x"},
+            "long": {"prefix": "x" * 201},
+            "odd": ["x"],
+        },
+    )
+    bundle = exported(folder, tmp_path / "bundle", "tflite", verification=False).bundle
+    assert bundle.manifest.prefixes == {
+        "summarization": "summarize: ",
+        "translation-en-to-de": "translate English to German: ",
+    }
 
 
 def test_both_graphs_read_one_weights_file_and_share_the_embedding(family_folder, tmp_path):

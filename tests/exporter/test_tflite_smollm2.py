@@ -32,6 +32,16 @@ from edgewise.runtime.backends.litert import LitertBackend
 backend = LitertBackend(open_bundle(sys.argv[1]), threads=1, capacity=2048)
 print(anonymous_rss_bytes())
 """
+ANSWERS = """
+import sys
+from edgewise.common.process_memory import anonymous_rss_bytes
+from edgewise.runtime import GenerationOptions, load
+model = load(sys.argv[1], threads=1, context_length=1024)
+print(anonymous_rss_bytes())
+for prompt in ("What is the capital of France?", "word " * 880, "What is the capital of France?"):
+    model.generate(prompt, GenerationOptions(max_tokens=8))
+    print(anonymous_rss_bytes())
+"""
 
 
 def exported(recipe, output):
@@ -71,6 +81,19 @@ def test_packed_weights_are_pages_of_a_file(bundle):
     assert int(result.stdout) < 64 * MEBIBYTE
     packed = list((bundle[0] / ".cache").glob("*.xnnpack"))
     assert len(packed) == 1
+
+
+def test_the_cache_takes_memory_for_what_it_holds(bundle):
+    result = subprocess.run(
+        [sys.executable, "-c", ANSWERS, str(bundle[0])], capture_output=True, text=True, check=True
+    )
+    loaded, short, long, short_again = map(int, result.stdout.split())
+    # A cache of 256 positions has 11 MiB, of which an answer of 40 tokens fills 2; beside it come 6
+    # of a chunk's new keys and values, and what XNNPACK lays out.
+    assert short - loaded < 16 * MEBIBYTE
+    # 900 tokens have 40 MiB of keys and values; the caches of 256 and 512 positions are given back.
+    assert long - short < 50 * MEBIBYTE
+    assert short_again < long - 30 * MEBIBYTE
 
 
 def test_int8_passes_its_gate_in_little_memory(bundle):

@@ -22,7 +22,7 @@ FILES = {
 
 def make_manifest(**changes: Any) -> b.Manifest:
     fields: dict[str, Any] = {
-        "format_version": 2,
+        "format_version": b.FORMAT_VERSION,
         "model_id": "tiny",
         "architecture": "llama",
         "parameters": 1234,

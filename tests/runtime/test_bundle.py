@@ -46,7 +46,7 @@ def test_error_is_the_users(plain_bundle):
 
 def test_json_is_readable_text(manifest_maker):
     text = manifest_to_json(manifest_maker(model_id="größe")).decode()
-    assert text.startswith('{\n  "format_version": 2,\n  "model_id": "größe",')
+    assert text.startswith('{\n  "format_version": 3,\n  "model_id": "größe",')
     assert text.endswith("}\n")
 
 
@@ -87,10 +87,10 @@ def test_all_faults_of_fields_are_listed(plain_bundle):
     assert str(plain_bundle / "manifest.json") in message
 
 
-@pytest.mark.parametrize("version", [3, 99])
+@pytest.mark.parametrize("version", [4, 99])
 def test_newer_format_asks_for_an_upgrade(plain_bundle, version):
     edit(plain_bundle, lambda value: value.update(format_version=version, new_field=1))
-    with pytest.raises(BundleError, match=rf"format version {version}.*up to 2.*upgrade"):
+    with pytest.raises(BundleError, match=rf"format version {version}.*up to 3.*upgrade"):
         open_bundle(plain_bundle)
 
 
@@ -203,7 +203,7 @@ def test_a_folder_in_place_of_a_file(plain_bundle):
     ("changes", "match"),
     [
         ({"context_length": 0}, "context_length is 0"),
-        ({"format_version": 1}, "format_version is 1, accepted: 2"),
+        ({"format_version": 1}, "format_version is 1, accepted: 3"),
         ({"model_id": ""}, "model_id is empty"),
         ({"cache": CacheLayout(2, 1, 8, "int8", axes=("batch", "position"))}, "cache.axes is"),
         (

@@ -124,6 +124,7 @@ def test_a_token_that_may_not_come_is_refused(byte_compiler, byte_tokenizer):
         lambda: OutputFormat("yaml", "x"),
         lambda: OutputFormat.regex(""),
         lambda: OutputFormat.regex("a" * (FORMAT_MAX_BYTES + 1)),
+        lambda: OutputFormat.regex("\ud800"),
         lambda: OutputFormat.json_schema("{"),
         lambda: OutputFormat.json_schema("[1]"),
         lambda: OutputFormat.json_schema({"minimum": float("nan")}),

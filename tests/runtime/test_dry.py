@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -110,3 +113,23 @@ def test_too_short_to_repeat(prompt):
     assert found(one) == {}
     one.note(1)
     assert found(one) == ({1: 1.0} if prompt else {})
+
+
+STORED = json.loads((Path(__file__).parents[1] / "data" / "dry.json").read_text())
+
+
+@pytest.mark.parametrize("number", range(len(STORED["cases"])))
+def test_llama_cpp_takes_the_same(number):
+    """Stored by tests/oracle/write_dry.py; its figures are float32."""
+    case = STORED["cases"][number]
+    multiplier, base, allowed_length = case["settings"]
+    one = sequences(
+        case["ids"],
+        lambda token: bytes.fromhex(STORED["bytes"][str(token)]),
+        breakers=tuple(case["breakers"]),
+        multiplier=multiplier,
+        base=base,
+        allowed_length=allowed_length,
+    )
+    expected = {int(token): penalty for token, penalty in case["penalties"].items()}
+    assert found(one) == pytest.approx(expected, rel=1e-5)

@@ -52,10 +52,11 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         TRANSLATE | {"runtime": "tflite", "tokens": replace(DECODER_TOKENS, forced_last=99)},
         TRANSLATE | {"files": files_with(manifest_maker, "encoder")},
         SEE | {"files": files_with(manifest_maker, "vision", "token_embedding")},
+        TRANSLATE | {"runtime": "tflite", "prefixes": {"summarization": "summarize: "}},
         {"tasks": ("score",), "labels": ("right",)},
         {"sampled_vocabulary": 90, "stop": ("Q:", "\n\n")},
     ):
-        assert manifest_maker(**fields).format_version == 2
+        assert manifest_maker(**fields).format_version == 3
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,7 @@ def test_every_family_has_a_manifest_that_holds(manifest_maker):
         ({"sampled_vocabulary": 101}, "sampled_vocabulary is 101"),
         ({"tokens": replace(DECODER_TOKENS, forced_first=100)}, "forced_first is token 100, the"),
         ({"stop": ("",)}, "stop holds ''"),
+        ({"prefixes": {"sum": "sum up: "}}, "prefixes are there, which no decoder has"),
         ({"stop": ("x",) * 33}, "stop has 33 texts"),
         ({"image": IMAGE}, "family is decoder, but image is there"),
         (EMBED | {"cache": CacheLayout(2, 1, 8, "float32")}, "family is encoder, which has no"),

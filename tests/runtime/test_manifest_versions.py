@@ -6,26 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.runtime.bundle import FORMAT_VERSION, BundleError, SpecialTokens
+from edgewise.runtime.bundle import FORMAT_VERSION, BundleError, Calibration, SpecialTokens
 from edgewise.runtime.manifest import manifest_from_json, manifest_to_json
 
-VERSION_1 = Path(__file__).parents[1] / "data" / "manifests" / "version_1.json"
+MANIFESTS = Path(__file__).parents[1] / "data" / "manifests"
+VERSION_1, VERSION_2 = MANIFESTS / "version_1.json", MANIFESTS / "version_2.json"
 
 
-def test_version_1_becomes_what_version_2_says_of_the_same_bundle(manifest_maker):
-    assert manifest_from_json(VERSION_1.read_bytes(), "x") == manifest_maker()
+@pytest.mark.parametrize("older", [VERSION_1, VERSION_2])
+def test_an_older_version_becomes_what_the_newest_says_of_the_same_bundle(manifest_maker, older):
+    assert manifest_from_json(older.read_bytes(), "x") == manifest_maker()
 
 
 def test_what_was_converted_is_written_as_the_newest_version():
     content = manifest_to_json(manifest_from_json(VERSION_1.read_bytes(), "x"))
     written = json.loads(content)
-    assert written["format_version"] == FORMAT_VERSION == 2
+    assert written["format_version"] == FORMAT_VERSION == 3
     assert "task" not in written
     assert (written["family"], written["tasks"]) == ("decoder", ["generate"])
     assert (written["vocabulary_size"], written["sampled_vocabulary"]) == (100, 100)
     assert written["outputs"] == ["logits"]
     assert written["tokens"]["separators_between"] == 1
-    for name in ("source_length", "pooling", "image"):
+    for name in ("source_length", "pooling", "image", "calibration"):
         assert written[name] is None
 
 
@@ -49,7 +51,34 @@ def test_faults_of_version_1_are_found(change, clause):
     assert clause in str(caught.value)
 
 
-def test_a_version_2_manifest_has_no_field_of_version_1(manifest_maker):
+def test_a_version_2_manifest_may_lack_what_came_while_it_was_new(manifest_maker):
+    value = json.loads(VERSION_2.read_bytes())
+    del value["stop"], value["cache"]["update"]
+    for name in ("ends_source", "forced_first", "forced_last"):
+        del value["tokens"][name]
+    assert manifest_from_json(json.dumps(value).encode(), "x") == manifest_maker()
+    del value["tokens"]["mask"]
+    with pytest.raises(BundleError, match=r"manifest\.tokens\.mask is missing"):
+        manifest_from_json(json.dumps(value).encode(), "x")
+
+
+def test_a_version_2_manifest_has_no_field_of_version_3():
+    value = json.loads(VERSION_2.read_bytes()) | {"calibration": None}
+    with pytest.raises(BundleError, match=r"manifest\.calibration is unknown in version 2"):
+        manifest_from_json(json.dumps(value).encode(), "x")
+
+
+def test_a_calibration_is_written_and_read(manifest_maker):
+    done = Calibration("error feedback", "0" * 64, 2048, 210, {"a.weight": "int8-block32"})
+    manifest = manifest_maker(calibration=done)
+    assert manifest_from_json(manifest_to_json(manifest), "x") == manifest
+    value = json.loads(manifest_to_json(manifest))
+    del value["calibration"]["tokens"]
+    with pytest.raises(BundleError, match=r"manifest\.calibration\.tokens is missing"):
+        manifest_from_json(json.dumps(value).encode(), "x")
+
+
+def test_a_newer_manifest_has_no_field_of_version_1(manifest_maker):
     value = json.loads(manifest_to_json(manifest_maker())) | {"task": "generate"}
     with pytest.raises(BundleError, match=r"manifest\.task is unknown"):
         manifest_from_json(json.dumps(value).encode(), "x")

@@ -19,6 +19,8 @@ ACCEPTED = [
     {"typical_p": 1e-9, "frequency_penalty": -2.0, "presence_penalty": 2},
     {"logit_bias": {0: -100, 2**31 - 1: 100.0}},
     {"logit_bias": dict.fromkeys(range(1024), 0.5)},
+    {"logprobs": 0},
+    {"logprobs": 20},
     {"dry_multiplier": 0.8, "dry_base": 1, "dry_allowed_length": 1, "dry_breakers": ()},
     {"beams": 64, "length_penalty": -10.0, "repetition_penalty": 1.2, "seed": 1},
     {"beams": 2, "temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "length_penalty": 0},
@@ -44,6 +46,7 @@ REFUSED = [
     ("dry_base", 0.99), ("dry_base", math.nan), ("dry_base", 101), ("dry_allowed_length", 0),
     ("dry_allowed_length", 2.0), ("dry_allowed_length", None), ("dry_breakers", "END"),
     ("dry_breakers", ("",)), ("dry_breakers", ("x" * 65,)), ("dry_breakers", ("x",) * 33),
+    ("logprobs", -1), ("logprobs", 21), ("logprobs", True), ("logprobs", 1.0),
     ("seed", -1), ("seed", 2**64), ("seed", 1.5),
     ("stop", "END"), ("stop", ("",)), ("stop", (1,)), ("stop", ("x" * 1025,)),
     ("stop", ("x",) * 33), ("stop", None), ("raw", 1), ("raw", None),
@@ -80,6 +83,7 @@ def test_refused_with_name_and_accepted_range(name, value):
         {"presence_penalty": 1.0},
         {"logit_bias": {1: 1.0}},
         {"dry_multiplier": 0.8},
+        {"logprobs": 0},
         {"beam_groups": 2},
         {"beam_groups": 3, "diversity_penalty": 1.0},
         {"diversity_penalty": 1.0},
@@ -101,6 +105,14 @@ def test_a_bias_is_the_options_own():
     bias[2] = 3.0
     assert options.logit_bias == {1: 2.0}
     assert hash(options) == hash(GenerationOptions(logit_bias={1: 2.0}))
+
+
+def test_several_answers_have_seeds_of_their_own():
+    options = GenerationOptions(seed=2**64 - 2, top_k=7)
+    assert options.numbered(0) == options
+    assert [options.numbered(index).seed for index in range(3)] == [2**64 - 2, 2**64 - 1, 0]
+    assert options.numbered(1).top_k == 7
+    assert GenerationOptions().numbered(5).seed is None
 
 
 def test_what_no_bundle_advises_is_settled_by_the_caller_alone():

@@ -1,7 +1,6 @@
-from importlib import metadata
-
 import pytest
 
+from edgewise.runtime import versions
 from edgewise.runtime.bundle import BundleError
 from edgewise.runtime.versions import check_minimum_versions
 
@@ -10,12 +9,7 @@ INSTALLED = {"alpha": "1.22.0", "beta": "0.9.0rc1+cpu", "onnxruntime-gpu": "1.24
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    def version(name):
-        if name not in INSTALLED:
-            raise metadata.PackageNotFoundError(name)
-        return INSTALLED[name]
-
-    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(versions, "installed_version", INSTALLED.get)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def test_a_bundle_that_sees_loads_as_such(folder):
         assert model.generate("What is there?", GREEDY).text == REPLY
 
 
+def test_several_answers_about_an_image(folder):
+    options = GenerationOptions(temperature=5.0, max_tokens=6, raw=True, seed=1)
+    with load(folder, slots=2) as model:
+        answers = model.generate_several("x <image>", options, count=3, images=[picture()])
+        for index, answer in enumerate(answers):
+            alone = model.generate("x <image>", options.numbered(index), images=[picture()])
+            assert answer.token_ids == alone.token_ids
+        assert len({answer.token_ids for answer in answers}) == 3
+
+
 @pytest.mark.parametrize("form", ["file", "bytes", "image"])
 def test_an_image_comes_as_a_file_its_content_or_an_image(folder, tmp_path, form):
     content = io.BytesIO()

@@ -127,6 +127,7 @@ class ScriptedModel:
             model_id="fake",
             tasks=("generate",),
             files=(),
+            image=None,
         )
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -148,6 +149,47 @@ def bad(**fields):
     ).encode()
 
 
+def schema(value):
+    return {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": value}}
+
+
+POINT = {
+    "type": "object",
+    "properties": {
+        "x": {"type": "integer", "minimum": 0, "maximum": 99},
+        "ok": {"type": "boolean"},
+    },
+    "required": ["x", "ok"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_keeps_to_a_schema(ask, stream):
+    answer = ask.chat("Hi", response_format=schema(POINT), stream=stream)
+    if stream:
+        deltas = [event["choices"][0]["delta"] for event in answer.events[:-1]]
+        text = "".join(delta.get("content", "") for delta in deltas)
+    else:
+        text = answer.json["choices"][0]["message"]["content"]
+    value = json.loads(text)
+    assert set(value) == {"x", "ok"}
+    assert type(value["ok"]) is bool
+    assert 0 <= value["x"] <= 99
+
+
+def test_an_answer_keeps_to_other_formats(ask):
+    def content(**response_format):
+        answer = ask.chat("Hi", response_format=response_format, max_tokens=200)
+        return answer.json["choices"][0]["message"]["content"]
+
+    assert content(type="text") == REPLY
+    assert content(type="choice", choices=["yes", "no"]) in {"yes", "no"}
+    assert re.fullmatch("[0-9]{3}", content(type="regex", regex="[0-9]{3}"))
+    assert content(type="lark", grammar='start: "abc"') == "abc"
+    assert content(type="json_object").startswith("{")
+
+
 @pytest.mark.parametrize(
     ("body", "status", "expected", "param"),
     [
@@ -193,6 +235,14 @@ def bad(**fields):
         (bad(stream="yes"), 400, "true or false", "stream"),
         (bad(stream_options={"x": 1}), 400, "'x'", "x"),
         (bad(stream_options=1), 400, "an object", "stream_options"),
+        (bad(response_format="json"), 400, "an object", "response_format"),
+        (bad(response_format={"type": "xml"}), 400, "'xml'", "type"),
+        (bad(response_format={"type": "json_schema"}), 400, "'json_schema'", "json_schema"),
+        (bad(response_format=schema(None)), 400, "'schema'", "schema"),
+        (bad(response_format=schema({"type": "nonsense"})), 400, "can not be used", None),
+        (bad(response_format={"type": "regex", "regex": "("}), 400, "can not be used", None),
+        (bad(response_format={"type": "choice"}), 400, "choices", None),
+        (bad(response_format={"type": "text", "x": 1}), 400, "'x'", "x"),
         (bad(tools=[{"type": "function"}]), 400, "tools", "tools"),
         (bad(tool_choice="required"), 400, "tool_choice", "tool_choice"),
         (bad(modalities=["text", "audio"]), 400, "modalities", "modalities"),

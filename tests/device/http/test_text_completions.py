@@ -8,7 +8,11 @@ import struct
 import pytest
 
 from edgewise.runtime import GenerationOptions, load
-from edgewise.runtime.backends.fake_bundle import write_fake_bundle, write_fake_encoder_bundle
+from edgewise.runtime.backends.fake_bundle import (
+    write_fake_bundle,
+    write_fake_encoder_bundle,
+    write_fake_sequence_bundle,
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +117,15 @@ def test_a_model_is_asked_only_for_what_it_was_made_for(serve, encoder, ask):
     answer = ask("/v1/embeddings", {"model": "fake", "input": "a"})
     assert answer.status == 400
     assert "was not made for the task embed" in answer.error["message"]
+
+
+def test_an_encoder_decoder_reads_its_prompt_as_it_is(serve, tmp_path):
+    with load(write_fake_sequence_bundle(tmp_path / "b")) as model:
+        ask = serve(model)
+        body = {"model": "fake", "prompt": "Translate: Paris", "max_tokens": 60}
+        reply = "Paris est la capitale de la France 🙂."
+        assert ask("/v1/completions", body).json["choices"][0]["text"] == reply
+        answer = ask.chat("Hi")
+        assert answer.status == 400
+        assert "template" in answer.error["message"]
+        ask.server.stop()

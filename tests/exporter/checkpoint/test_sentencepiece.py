@@ -130,6 +130,15 @@ def test_the_space_comes_once_before_the_whole_text() -> None:
     for text, first in (("<|user|>import", size), ("<|a b|>import", size + 1), ("</s>import", 2)):
         ids = tokenizer.encode(text).ids
         assert ids == [first, *alone]
+    spaced = Tokenizer.from_str(
+        convert_sentencepiece(
+            model, added, space_in_each_part=False, post_processor=None, spaced=["<|user|>"]
+        )
+    )
+    space = number_of["▁"]
+    assert spaced.encode("<|user|>import").ids == [space, size, *alone]
+    assert spaced.encode("<|a b|>import").ids == [size + 1, *alone]
+    assert spaced.encode("<|user|>").ids == [size]
     legacy = Tokenizer.from_str(
         convert_sentencepiece(model, added, space_in_each_part=True, post_processor=None)
     )

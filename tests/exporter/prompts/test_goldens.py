@@ -41,6 +41,22 @@ def test_bytes_and_stop_texts(name: str) -> None:
         assert rendered(prompt, case["messages"]) == case["rendered"]
 
 
+def test_orca_2_begins_with_its_beginning_token_and_a_space() -> None:
+    tokens = SpecialTokens(
+        beginning=1,
+        end=(2, 32002),
+        padding=32000,
+        add_beginning=True,
+        beginning_text="<s>",
+        end_text="</s>",
+    )
+    template = ChatTemplate(find_prompt("orca-2").template, tokens)
+    messages = check_messages([{"role": "user", "content": "U"}])
+    assert template.render(messages, add_generation_prompt=True) == (
+        "<s> <|im_start|>system\n<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant"
+    )
+
+
 @pytest.mark.parametrize("name", prompt_names())
 def test_every_prompt_takes_the_sample_of_an_export(name: str) -> None:
     prompt = find_prompt(name)
