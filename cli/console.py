@@ -147,6 +147,25 @@ def read_prompt(given: str | None) -> str | None:
     return text
 
 
+def read_text_file(path: Path, most_bytes: int) -> str:
+    """Read a file of UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        InputError: It can not be read, is larger, or is no UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{path} can not be read: {error.strerror}.") from error
+    if len(content) > most_bytes:
+        raise InputError(f"{path} has more than {most_bytes} bytes, too many to follow.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}).") from error
+
+
 def _read_standard_input() -> str:
     if sys.stdin is None or sys.stdin.closed:
         return ""

@@ -12,6 +12,7 @@ import click
 from edgewise.cli import console, figures
 from edgewise.cli.extras import require_extra
 from edgewise.cli.parameters import (
+    BYTES,
     PATH,
     cache_context_option,
     complete_checkpoints,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # What the pipeline calls its stages; every other one is a file that is fetched.
 STAGES = {
     "optimum": "optimum",
+    "measure": "measure",
     "calibrate": "calibrate",
     "export": "export",
     "verify": "verify",
@@ -105,6 +107,13 @@ STAGES = {
     help="Round the weights by what the model computes on this text, of a few pages like those "
     "that it will read: takes longer, and the answers come nearer to the checkpoint's.",
 )
+@click.option(
+    "--budget",
+    type=BYTES,
+    metavar="SIZE",
+    help="With --calibrate: what the weights may take, as 100MB or 96MiB; as long as there is "
+    "room, matrices of 4 bits get 8, those first that the text shows to need it most.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not hold the result against the checkpoint.")
 @click.option(
     "--force", is_flag=True, help="Publish what does not fit the board or fails verification."
@@ -123,6 +132,7 @@ def export(
     via: str | None,
     optimum_python: Path | None,
     calibrate: Path | None,
+    budget: int | None,
     no_verify: bool,
     force: bool,
     as_json: bool,
@@ -163,6 +173,7 @@ def export(
             via=via,
             optimum_python=optimum_python,
             calibrate=calibrate,
+            budget=budget,
             verification=not no_verify,
             force=force,
             progress=bars,

@@ -6,12 +6,11 @@ not given is left to the model.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewise.cli.console import InputError
+from edgewise.cli.console import read_text_file
 from edgewise.cli.parameters import PATH, Decorated
 
 if TYPE_CHECKING:
@@ -227,28 +226,13 @@ def refuse_logprobs_without_json(options: GenerationOptions | None, *, as_json: 
 
 
 def _output_format(name: str, value: Any) -> OutputFormat:
-    from edgewise.runtime.output_format import OutputFormat
+    from edgewise.runtime.output_format import FORMAT_MAX_BYTES, OutputFormat
 
     match name:
         case "schema":
-            return OutputFormat.json_schema(_text_of(value))
+            return OutputFormat.json_schema(read_text_file(value, FORMAT_MAX_BYTES))
         case "grammar":
-            return OutputFormat.lark(_text_of(value))
+            return OutputFormat.lark(read_text_file(value, FORMAT_MAX_BYTES))
         case "regex":
             return OutputFormat.regex(value)
     return OutputFormat.choice(value)
-
-
-def _text_of(path: Path) -> str:
-    from edgewise.runtime.output_format import FORMAT_MAX_BYTES
-
-    try:
-        with path.open("rb") as file:
-            content = file.read(FORMAT_MAX_BYTES + 1)
-        if len(content) > FORMAT_MAX_BYTES:
-            raise InputError(f"{path} has more than {FORMAT_MAX_BYTES} bytes, too many to follow.")
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} can not be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}).") from error

@@ -27,6 +27,7 @@ from edgewise.cli.profiles import profiles
 from edgewise.cli.request import request
 from edgewise.cli.run import run
 from edgewise.cli.serve import serve
+from edgewise.cli.warm import warm
 from edgewise.common.version import VERSION
 
 NAME = "edgewise"
@@ -67,6 +68,7 @@ for command in (
     plan,
     export,
     run,
+    warm,
     inspect,
     bench,
     agent,

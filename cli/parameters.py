@@ -6,6 +6,7 @@ explained, by the function that uses it, so that scripts and the command line ag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,27 @@ from click.shell_completion import CompletionItem
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
+_UNITS = {"": 1, "B": 1}
+_UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("kMG", 1)}
+_UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMG", 1)}
+
+
+class Bytes(click.ParamType[int]):
+    """A number of bytes, perhaps with a unit: 100000000, 100MB, 95.4MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes; a text of another form fails."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s?([kMG]?B|[KMG]iB)?", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no size; give one such as 100MB or 96MiB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+BYTES = Bytes()
 
 
 def examples(*lines: str) -> str:

@@ -21,9 +21,9 @@ from pathlib import Path
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.files import folder_written_atomically, write_atomically
 from edgewise.exporter.budget import check_fit
-from edgewise.exporter.calibration.calibrate import calibrate as calibrated
-from edgewise.exporter.calibration.calibrate import check_calibratable, describe_calibration
-from edgewise.exporter.calibration.text import CalibrationFile, windows_of
+from edgewise.exporter.calibration.errors import CalibrationError
+from edgewise.exporter.calibration.prepare import prepare
+from edgewise.exporter.calibration.text import CalibrationFile
 from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
 from edgewise.exporter.comparison import Verification, failure
 from edgewise.exporter.description import describe, tokenizer_config
@@ -72,6 +72,7 @@ def export(
     via: str | None = None,
     optimum_python: str | os.PathLike[str] | None = None,
     calibrate: str | os.PathLike[str] | None = None,
+    budget: int | None = None,
     verification: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -94,6 +95,9 @@ def export(
             environment variable EDGEWISE_OPTIMUM_PYTHON names, or else this one.
         calibrate: A text file by which the weights of a decoder are rounded, so that their errors
             make up for each other on what such texts lead to; None to round each by itself.
+        budget: Bytes that the weights may take, counted as for the board's memory: as long as there
+            is room, matrices of 4 bits get 8, those first that the text shows to need it most. None
+            to leave all as the recipe says.
         verification: Hold the graph against the reference before publishing.
         force: Publish even what does not fit the board or misses the gate; the figures are kept.
         progress: Told of each stage.
@@ -110,6 +114,11 @@ def export(
     _check_output(folder)
     interpreter = _tracing_interpreter(via, optimum_python)
     text = None if calibrate is None else CalibrationFile.read(Path(calibrate))
+    if budget is not None and text is None:
+        raise CalibrationError(
+            f"a budget of {budget} bytes was given without a text; which matrices need more bits "
+            "is measured on one: give --calibrate FILE too"
+        )
     with (
         open_checkpoint(checkpoint, revision=revision, progress=report) as found,
         ExitStack() as traces,
@@ -144,10 +153,9 @@ def export(
         with _published_as(folder) as temporary, _scratch_in(temporary) as scratch:
             calibration = None
             if text is not None:
-                check_calibratable(plan)
-                windows = windows_of(text, opened.tokenizer, plan.configuration.context_length)
-                plan = calibrated(opened, plan, windows, Path(scratch), report)
-                calibration = describe_calibration(plan, text, windows)
+                plan, calibration = prepare(
+                    opened, plan, text, Path(scratch), report, budget=budget
+                )
             texts = _write_texts(opened, plan, target, temporary)
             listed = target.files(plan)
             unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in listed)

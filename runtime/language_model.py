@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend
@@ -17,10 +18,16 @@ from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.option_checks import check_whole
 from edgewise.runtime.options import SEVERAL_MAX, GenerationOptions, OptionsError
+from edgewise.runtime.prefix_store import Cache, PrefixError, PrefixStore
+from edgewise.runtime.prompt_beginning import common_beginning, continued
 from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect, collect_all
 from edgewise.runtime.sessions.decoder import DecoderSession
+from edgewise.runtime.slot_pool import LEAST_COPIED
 from edgewise.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # loads modules that only who keeps beginnings needs
+    from edgewise.runtime.prefix_files import SavedPrefix
 
 
 class LanguageModel(Model):
@@ -35,6 +42,7 @@ class LanguageModel(Model):
         *,
         prefill_chunk: int = PREFILL_CHUNK,
         cache_bytes: int | None = None,
+        store: PrefixStore | None = None,
     ) -> None:
         """Put the loaded parts together; `edgewise.runtime.load` is what makes them."""
         super().__init__(bundle, backend, tokenizer)
@@ -46,6 +54,7 @@ class LanguageModel(Model):
             bundle.manifest,
             prefill_chunk=prefill_chunk,
             cache_bytes=cache_bytes,
+            store=store,
             tokenizer_json=lambda: bundle.read_text("tokenizer"),
         )
 
@@ -172,6 +181,57 @@ class LanguageModel(Model):
         prompt_ids, _ = self._encode(prompt, raw=isinstance(prompt, str))
         scores = self._session.score(prompt_ids)
         return dict(zip(self.manifest.labels, scores.tolist(), strict=True))
+
+    def warm(self, prompt: str | Messages, *, raw: bool = False) -> int:
+        """Compute the beginning of prompts once and keep it in memory until the model is closed.
+
+        Args:
+            prompt: What later prompts begin with: a text (with a chat template, the beginning of a
+                user's message unless ``raw``), or messages, of which the last one goes on if it is
+                the user's.
+            raw: As in the options of the answers.
+
+        Returns:
+            How many tokens a prompt that begins so does not compute again.
+
+        Raises:
+            ChatError: As `stream`.
+            ContextError: The beginning is longer than the context.
+            PrefixError: It is too short to be worth it.
+            TaskError: The bundle was not made to generate.
+            ModelError: The model is closed.
+        """
+        tokens, cache = self._beginning(prompt, raw=raw)
+        self._session.store.put(tokens, lambda: cache, pinned=True)
+        return len(tokens)
+
+    def save_beginning(self, prompt: str | Messages, *, raw: bool = False) -> SavedPrefix:
+        """Do as `warm`, and keep it beside the bundle, where every later `load` finds it.
+
+        Returns:
+            The file and the tokens in it.
+
+        Raises:
+            EdgewiseError: As `warm`; also `PrefixError` where no folder can be written.
+        """
+        from edgewise.runtime.prefix_files import save  # noqa: PLC0415  # loads modules of its own
+
+        tokens, cache = self._beginning(prompt, raw=raw)
+        saved = save(self.bundle, tokens, cache)
+        self._session.store.add_saved(saved.tokens, saved.read_cache)
+        return saved
+
+    def _beginning(self, prompt: str | Messages, *, raw: bool) -> tuple[list[int], Cache]:
+        self._require("generate")
+        tokens = common_beginning(
+            [self._encode(longer, raw=raw)[0] for longer in continued(prompt)]
+        )
+        if len(tokens) < LEAST_COPIED:
+            raise PrefixError(
+                f"prompts that begin so have {len(tokens)} tokens in common; accepted: at least "
+                f"{LEAST_COPIED}, for fewer are computed as fast as they are read"
+            )
+        return tokens, self._session.cache_of(tokens)
 
     def count_tokens(self, prompt: str | Messages, *, raw: bool = False) -> int:
         """Return how many tokens of the context a prompt takes, with its template.

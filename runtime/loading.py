@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from edgewise import runtime  # imports each kind of model when it is named
 from edgewise.common.process_memory import give_freed_memory_back
-from edgewise.runtime.bundle import Manifest, open_bundle
+from edgewise.runtime.bundle import Bundle, Manifest, open_bundle
+from edgewise.runtime.cache_folder import PREFIX_SUFFIX, cached_files
 from edgewise.runtime.chat import ChatTemplate
 from edgewise.runtime.engines import EngineFactory, engine_factory
 from edgewise.runtime.options import OptionsError
+from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.tokenizer import Tokenizer
 from edgewise.runtime.versions import check_minimum_versions
@@ -41,6 +43,8 @@ def load(
     prefill_chunk: int = PREFILL_CHUNK,
     slots: int = 1,
     cache_bytes: int | None = None,
+    within_plan: bool = False,
+    prefix_bytes: int = 0,
     backend: EngineFactory | None = None,
 ) -> AnyModel:
     """Load a bundle.
@@ -58,6 +62,11 @@ def load(
             together, or the beams of a search. Each takes memory of its own, as it fills.
         cache_bytes: What the keys and values of all slots of a decoder may take together; None:
             what they take when full.
+        within_plan: Where ``cache_bytes`` is None: all slots of a decoder together take no more
+            than one whole context, for which an export plans. What does not fit besides waits.
+        prefix_bytes: What beginnings of prompts may take whose slot went to another prompt, so that
+            a decoder need not compute them again. Those that were saved beside the bundle are
+            known in any case and take nothing.
         backend: Another engine than the manifest names.
 
     Returns:
@@ -79,6 +88,8 @@ def load(
     _within("slots", slots, SLOTS_MAX)
     if cache_bytes is not None:
         _within("cache_bytes", cache_bytes, 2**63 - 1)
+    if prefix_bytes != 0:
+        _within("prefix_bytes", prefix_bytes, 2**63 - 1)
     if threads is None:
         threads = _default_threads(manifest)
     else:
@@ -95,6 +106,8 @@ def load(
     give_freed_memory_back()  # which reading the tokenizer and laying out the graphs took
     if manifest.family == "encoder_decoder":
         return runtime.SequenceModel(bundle, engine, tokenizer, template)
+    if cache_bytes is None and within_plan:
+        cache_bytes = engine.slot_bytes(engine.capacity)
     is_seeing = manifest.family == "vision_language"
     kind = runtime.VisionLanguageModel if is_seeing else runtime.LanguageModel
     return kind(
@@ -104,7 +117,18 @@ def load(
         template,
         prefill_chunk=prefill_chunk,
         cache_bytes=cache_bytes,
+        store=_known_beginnings(bundle, prefix_bytes),
     )
+
+
+def _known_beginnings(bundle: Bundle, budget_bytes: int) -> PrefixStore:
+    store = PrefixStore(budget_bytes)
+    if cached_files(bundle.path, f"*{PREFIX_SUFFIX}"):
+        from edgewise.runtime.prefix_files import saved  # noqa: PLC0415  # few bundles have any
+
+        for prefix in saved(bundle):
+            store.add_saved(prefix.tokens, prefix.read_cache)
+    return store
 
 
 def _default_threads(manifest: Manifest) -> int:

@@ -16,7 +16,7 @@ kernels that differ with the number of rows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from time import monotonic, perf_counter
 
 import numpy as np
@@ -27,7 +27,8 @@ from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.model import ModelError
-from edgewise.runtime.slot_pool import SlotPool
+from edgewise.runtime.prefix_store import PrefixStore
+from edgewise.runtime.slot_pool import LEAST_COPIED, Lease, SlotPool
 
 PREFILL_CHUNK = 256  # tokens of a prompt in one step
 BUSY_CHUNK = 64  # the same while answers run
@@ -41,6 +42,7 @@ class Scheduler:
         backend: Backend,
         pool: SlotPool,
         *,
+        store: PrefixStore | None = None,
         prefill_chunk: int = PREFILL_CHUNK,
         busy_chunk: int = BUSY_CHUNK,
     ) -> None:
@@ -49,11 +51,13 @@ class Scheduler:
         Args:
             backend: The engine.
             pool: Of the backend's slots.
+            store: What is known of prompts beside what slots hold; None: nothing.
             prefill_chunk: Tokens of a prompt in one step, at least 1.
             busy_chunk: The same while answers run.
         """
         self._backend = backend
         self.pool = pool
+        self._store = PrefixStore() if store is None else store
         self._prefill_chunk = prefill_chunk
         self._busy_chunk = min(prefill_chunk, busy_chunk)
         self._lock = threading.Lock()
@@ -182,6 +186,8 @@ class Scheduler:
                 decoding.fail(LateError("the deadline of this request passed before its turn"))
         prompt = self._next_prompt()
         published += self._working
+        if prompt is not None and prompt.slot is None:  # it failed before its first step
+            published.append(prompt)
         answering = [one for one in self._working if one.pending]
         if prompt is not None:
             self._read_prompt(prompt, busy=bool(answering), begin=begin)
@@ -215,6 +221,8 @@ class Scheduler:
         return max(reading, key=lambda one: one.standing.priority, default=None)
 
     def _begin(self, decoding: Decoding) -> bool:
+        # Asked before the lease, which may put what it displaces in the place of what is needed.
+        known = self._store.longest(decoding.prompt[:-1])
         lease = self.pool.lease(decoding.prompt, decoding.max_tokens)
         if lease is None:
             return False
@@ -224,10 +232,24 @@ class Scheduler:
                 return False
         decoding.slot = lease.slot
         self._working.append(decoding)
+        try:
+            decoding.computed = decoding.reused = self._fill(lease, decoding.prompt[:known])
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises is this one's alone
+            decoding.fail(error)
+            self._leave(decoding, intact=False)
+        return True
+
+    def _fill(self, lease: Lease, stored: Sequence[int]) -> int:
+        """Bring what is known of a prompt into its slot; return how many tokens that are."""
+        if len(stored) >= lease.reused + LEAST_COPIED:
+            cache = self._store.read(stored)
+            if cache is not None:
+                self._backend.write_cache(lease.slot, cache)
+                self.pool.fill(lease.slot, stored)
+                return len(stored)
         if lease.copied_from is not None:
             self._backend.copy_prefix(lease.copied_from, lease.slot, lease.reused)
-        decoding.computed = decoding.reused = lease.reused
-        return True
+        return lease.reused
 
     def _read_prompt(self, decoding: Decoding, *, busy: bool, begin: float) -> None:
         slot = decoding.slot

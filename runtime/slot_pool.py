@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.prefix_tree import PrefixTree
 
-LEAST_COPIED = 16  # tokens; computing fewer costs no more than copying them
+LEAST_COPIED = 16  # tokens; computing fewer costs no more than copying or keeping them
 
 
 class ContextError(EdgewiseError):
@@ -148,7 +148,8 @@ class SlotPool:
             if not self._make_room(target, wanted, reused=reused, source=None):
                 return None
         slot = self._slots[target]
-        if source is not None or reused == 0:
+        kept = 0 if source is not None else reused
+        if len(slot.tokens) - kept >= LEAST_COPIED or not kept:
             self._evict(target)
         self._tree.remove(target)
         self._leases += 1
@@ -216,6 +217,17 @@ class SlotPool:
         self._evict(index)
         self._slots[index].written = 0
         self._on_release(index)
+
+    def fill(self, slot: int, tokens: Sequence[int]) -> None:
+        """Note that a slot which was just leased holds these tokens, the prompt's first, instead.
+
+        Args:
+            slot: A held slot.
+            tokens: What was written into it from elsewhere.
+        """
+        held = self._held(slot)
+        held.tokens = list(tokens)
+        held.written = max(held.written, len(held.tokens))
 
     def length(self, slot: int) -> int:
         """Return how many tokens of a held slot are valid."""

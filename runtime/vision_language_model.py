@@ -22,6 +22,7 @@ from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.images import ImageSource, open_image, pixels_of
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.options import GenerationOptions
+from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.vision_language import SplicingBackend, split_at_marks
@@ -49,6 +50,7 @@ class VisionLanguageModel(LanguageModel):
         *,
         prefill_chunk: int = PREFILL_CHUNK,
         cache_bytes: int | None = None,
+        store: PrefixStore | None = None,
     ) -> None:
         """Put the loaded parts together; `edgewise.runtime.load` is what makes them.
 
@@ -67,6 +69,7 @@ class VisionLanguageModel(LanguageModel):
             template,
             prefill_chunk=prefill_chunk,
             cache_bytes=cache_bytes,
+            store=store,
         )
 
     def stream(

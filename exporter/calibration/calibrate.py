@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from edgewise.exporter.calibration.builder import PREPARED_ROLES, CalibratingBuilder
 from edgewise.exporter.calibration.errors import CalibrationError
-from edgewise.exporter.calibration.text import CalibrationFile
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.numpy_operations import Array
 from edgewise.exporter.graph.protocol import Weight
@@ -34,11 +33,9 @@ from edgewise.exporter.quantize.error_feedback import (
 )
 from edgewise.exporter.quantize.prepared import PreparedMatrix
 from edgewise.exporter.quantize.scale_search import Scales
-from edgewise.runtime.bundle import Calibration
 
 Progress = Callable[[str, int, int], None]
-METHOD = "error feedback"
-_SCALES: Mapping[RuntimeName, Scales] = MappingProxyType(
+SCALES: Mapping[RuntimeName, Scales] = MappingProxyType(
     {"onnx": "float32", "tflite": "positive bfloat16", "litertlm": "positive bfloat16"}
 )
 
@@ -60,15 +57,15 @@ def calibrate(
         progress: Told of each matrix.
 
     Returns:
-        The plan with its prepared matrices.
+        The plan with its prepared matrices; formats that it had for some of them stay.
 
     Raises:
         CalibrationError: The model is no decoder, or its recipe quantizes no matrix.
         QuantizeError: Weights or activations that are not finite.
     """
     check_calibratable(plan)
-    scales_as = _SCALES[plan.runtime]
-    wanted = sum(tensor.role in PREPARED_ROLES for tensor in plan.tensors.values())
+    scales_as = SCALES[plan.runtime]
+    wanted = matrices_of(plan)
     prepared: dict[str, PreparedMatrix] = {}
     done = 0
 
@@ -100,23 +97,9 @@ def calibrate(
     return replace(plan, prepared=prepared)
 
 
-def describe_calibration(
-    plan: ExportPlan, file: CalibrationFile, windows: NDArray[np.int64]
-) -> Calibration:
-    """Say in the words of a manifest what was done.
-
-    Args:
-        plan: As `calibrate` returned it.
-        file: What the text came from.
-        windows: What the model was run on.
-    """
-    deviating = {
-        name: str(matrix.form)
-        for name, matrix in plan.prepared.items()
-        if matrix.form != plan.recipe.format_for(plan.tensors[name].role)
-    }
-    prepared = sum(bool(matrix.arrays) for matrix in plan.prepared.values())
-    return Calibration(METHOD, file.sha256, windows.size, prepared, deviating)
+def matrices_of(plan: ExportPlan) -> int:
+    """Return how many of the checkpoint's matrices a calibration comes to."""
+    return sum(tensor.role in PREPARED_ROLES for tensor in plan.tensors.values())
 
 
 def check_calibratable(plan: ExportPlan) -> None:

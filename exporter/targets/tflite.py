@@ -51,8 +51,8 @@ from edgewise.exporter.graph.tflite_weights import (
 )
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.targets import GraphNames, Loaded, Progress
-from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.cache_folder import FOLDER
 from edgewise.runtime.engines import engine_factory
 
 GRAPH_FILE = "model.tflite"

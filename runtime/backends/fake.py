@@ -134,6 +134,17 @@ class FakeBackend:
             raise ValueError(f"slot {source} has {len(self._histories[source])} tokens")
         self._histories[target] = self._histories[source][:length]
 
+    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
+        """See `Backend`; here a token's key and value are the token."""
+        if length > len(self._histories[slot]):
+            raise ValueError(f"slot {slot} has {len(self._histories[slot])} tokens")
+        tokens = np.array(self._histories[slot][:length], np.float32)
+        return np.tile(tokens[:, None], (2, 1, 1, 1))
+
+    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+        """See `Backend`."""
+        self._histories[slot] = [int(token) for token in cache[0].reshape(-1)]
+
     def release(self, slot: int) -> None:
         """See `Backend`."""
         self._histories[slot] = []

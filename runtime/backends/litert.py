@@ -99,6 +99,14 @@ class LitertBackend:
         """See ``Backend``."""
         self._engine.copy_prefix(source, target, length)
 
+    def read_cache(self, slot: int, length: int) -> Array:
+        """See ``Backend``."""
+        return self._engine.read_cache(slot, length)
+
+    def write_cache(self, slot: int, cache: Array) -> None:
+        """See ``Backend``."""
+        self._engine.write_cache(slot, cache)
+
     def release(self, slot: int) -> None:
         """See ``Backend``."""
         self._engine.release(slot)
@@ -128,6 +136,14 @@ class Engine(Protocol):
         ...
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """See ``Backend``."""
+        ...
+
+    def read_cache(self, slot: int, length: int) -> Array:
+        """See ``Backend``."""
+        ...
+
+    def write_cache(self, slot: int, cache: Array) -> None:
         """See ``Backend``."""
         ...
 

@@ -6,8 +6,7 @@ time, and packed weights are then pages of a file instead of memory of the proce
 
 Rules: a file's name tells the model's size and time, the runtime's version, the CPU, the file's own
 size and a checksum of its ends, so that a file that is stale, cut short or of another machine is
-never found; such files of the same model are deleted. The bundle's own folder is preferred, then
-the user's cache folder; without either, nothing is kept.
+never found; such files of the same model are deleted.
 """
 
 from __future__ import annotations
@@ -20,8 +19,9 @@ import zlib
 from pathlib import Path
 
 from edgewise.common.files import fsync_path
+from edgewise.runtime.cache_folder import FOLDER, bundle_cache_folder
 
-FOLDER, SUFFIX, BUILDING = ".cache", ".xnnpack", ".building"
+SUFFIX, BUILDING = ".xnnpack", ".building"
 ENDS = 1 << 16  # bytes at either end that the checksum covers
 _FEATURES = re.compile(r"^(?:flags|Features|model name|CPU part)\s*:.*$", re.MULTILINE)
 
@@ -40,12 +40,10 @@ class WeightCacheFile:
         """
         state = model.stat()
         machine = zlib.crc32(f"{runtime_version} {platform.machine()} {_cpu()}".encode())
-        own = model.parent / FOLDER
-        if _is_writable(own):
-            self._folder, self._model_key = own, model.name
+        self._folder = bundle_cache_folder(model.parent)
+        if self._folder == model.parent / FOLDER:
+            self._model_key = model.name
         else:
-            users = _users_folder()
-            self._folder = users if _is_writable(users) else None
             self._model_key = f"{zlib.crc32(os.fsencode(model.absolute())):08x}"
         self._key = f"{self._model_key}-{state.st_size}-{state.st_mtime_ns}-{machine:08x}"
 
@@ -87,21 +85,6 @@ class WeightCacheFile:
 def is_packed_weights(path: Path) -> bool:
     """Tell whether a file of a bundle's folder was packed there, and may go with the bundle."""
     return path.parent.name == FOLDER and path.suffix in (SUFFIX, BUILDING)
-
-
-def _users_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "edgewise"
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _content_key(path: Path) -> str:

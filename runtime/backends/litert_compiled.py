@@ -81,6 +81,20 @@ class CompiledEngine:
         for old, new in zip(held.views, copied.views, strict=True):
             new[:, :length] = old[:, :length]
 
+    def read_cache(self, slot: int, length: int) -> Array:
+        """See ``Backend``."""
+        held = self._caches[slot]
+        if held is None:
+            raise ValueError(f"slot {slot} holds nothing")
+        return np.stack([view[:, :length] for view in held.views])
+
+    def write_cache(self, slot: int, cache: Array) -> None:
+        """See ``Backend``."""
+        length = cache.shape[2]
+        held = self._resize(slot, bucket_for(self.graphs, length), 0)
+        for view, given in zip(held.views, cache, strict=True):
+            view[:, :length] = given
+
     def release(self, slot: int) -> None:
         """See ``Backend``."""
         cache = self._caches[slot]

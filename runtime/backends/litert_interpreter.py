@@ -67,6 +67,17 @@ class InterpreterEngine:
         for loaded in self._loaded.values():
             loaded.forget(target, 0)
 
+    def read_cache(self, slot: int, length: int) -> Array:
+        """See ``Backend``."""
+        copied: Array = self._store[slot][:, :, :length].copy()
+        return copied
+
+    def write_cache(self, slot: int, cache: Array) -> None:
+        """See ``Backend``."""
+        self._store[slot][:, :, : cache.shape[2]] = cache
+        for loaded in self._loaded.values():
+            loaded.forget(slot, 0)
+
     def release(self, slot: int) -> None:
         """See ``Backend``."""
         release_pages(self._store[slot])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgewise.runtime.backends.litert_interpreter import interpreter_library
 from edgewise.runtime.backends.litert_library import make_importable
 from edgewise.runtime.backends.litert_notes import without_notes
+from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.manifest import Manifest
 
 MASKED = np.float32(-1e9)
@@ -78,6 +79,14 @@ class LitertLmBackend:
         """See ``Backend``; the only slot can be copied to itself alone."""
         if source != target:
             raise ValueError(f"there is one slot, not {max(source, target) + 1}; {length} tokens")
+
+    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
+        """See ``Backend``; what a graph updates by itself is not taken out of it."""
+        raise BackendError(f"a .litertlm gives no cache away: {length} tokens of slot {slot}")
+
+    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+        """See ``Backend``."""
+        raise BackendError(f"a .litertlm takes no cache: {cache.shape[2]} tokens for slot {slot}")
 
     def release(self, slot: int) -> None:
         """See ``Backend``."""

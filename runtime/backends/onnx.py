@@ -109,6 +109,15 @@ class OnnxBackend:
         for layer in self._cache:
             layer[target, :, :length] = layer[source, :, :length]
 
+    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
+        """See ``Backend``."""
+        return np.stack([layer[slot, :, :length] for layer in self._cache])
+
+    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+        """See ``Backend``."""
+        for layer, given in zip(self._cache, cache, strict=True):
+            layer[slot, :, : given.shape[1]] = given
+
     def release(self, slot: int) -> None:
         """See ``Backend``."""
         for layer in self._cache:

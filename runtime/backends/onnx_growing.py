@@ -120,6 +120,14 @@ class OnnxGrowingBackend:
         """See ``Backend``."""
         self._kept[target] = self._first(source, length)
 
+    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
+        """See ``Backend``."""
+        return np.concatenate([value.numpy() for value in self._first(slot, length)])
+
+    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+        """See ``Backend``."""
+        self._kept[slot] = [ort_value(np.ascontiguousarray(given[None])) for given in cache]
+
     def release(self, slot: int) -> None:
         """See ``Backend``."""
         self._kept[slot] = self._empty

@@ -26,8 +26,8 @@ class BackendError(EngineError):
     """An engine that can not be loaded, or that fails on this machine with this bundle."""
 
 
-class Backend(Protocol):
-    """A loaded decoder with its cache."""
+class SlotBackend(Protocol):
+    """A loaded decoder, alone or behind an encoder, with its cache."""
 
     @property
     def slots(self) -> int:
@@ -89,7 +89,21 @@ class Backend(Protocol):
         """Give the memory back; a second call does nothing."""
 
 
-class EncoderDecoderBackend(Backend, Protocol):
+class Backend(SlotBackend, Protocol):
+    """A loaded decoder that needs nothing but its tokens: its cache may come from elsewhere."""
+
+    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
+        """Return a copy of the keys and values of a slot's first tokens.
+
+        Returns:
+            [layers x 2, KV heads, length, head size]: of each layer the keys, then the values.
+        """
+
+    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+        """Take what `read_cache` gave as a slot's first tokens; what it held is lost."""
+
+
+class EncoderDecoderBackend(SlotBackend, Protocol):
     """A loaded encoder-decoder: its decoder's cache, and what its decoder attends to."""
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.backends.protocol import SlotBackend
 from edgewise.runtime.beam_search import BeamSearch
 
 Weigh = Callable[[NDArray[np.float32]], NDArray[np.float64]]
@@ -19,7 +19,7 @@ Weigh = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
 def run_search(
-    backend: Backend, search: BeamSearch, logits: NDArray[np.float32], past: int, weigh: Weigh
+    backend: SlotBackend, search: BeamSearch, logits: NDArray[np.float32], past: int, weigh: Weigh
 ) -> Generator[None, None, None]:
     """Search to the end; closing the generator cancels.
 

@@ -26,6 +26,7 @@ from edgewise.runtime.log_probabilities import recorder_of
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.output_format import FormatError, OutputFormat
+from edgewise.runtime.prefix_store import Cache, PrefixStore
 from edgewise.runtime.sampling import Sampler
 from edgewise.runtime.scheduler import PREFILL_CHUNK, Scheduler
 from edgewise.runtime.sessions.answer import collect, stop_texts
@@ -49,6 +50,7 @@ class DecoderSession:
         prefill_chunk: int = PREFILL_CHUNK,
         cache_bytes: int | None = None,
         reuse: bool = True,
+        store: PrefixStore | None = None,
         tokenizer_json: Callable[[], str] | None = None,
     ) -> None:
         """Begin with an empty cache.
@@ -60,6 +62,7 @@ class DecoderSession:
             prefill_chunk: Tokens of the prompt in one step, at least 1.
             cache_bytes: What keys and values may take together; None: what all slots take.
             reuse: Whether a prompt may begin with what an earlier one has computed.
+            store: Known beginnings beside those in slots; None: none.
             tokenizer_json: Gives the tokenizer's file, which formats of the output need.
         """
         self._tokenizer = tokenizer
@@ -68,15 +71,20 @@ class DecoderSession:
         self._tokenizer_json = tokenizer_json
         self._compiler: ConstraintCompiler | None = None
         self._compiler_lock = threading.Lock()
+        self._backend = backend
+        self.store = PrefixStore() if store is None else store
         self.slots = SlotPool(
             backend.slots,
             backend.capacity,
             bytes_of=backend.slot_bytes,
             budget_bytes=cache_bytes,
             reuse=reuse,
+            on_evict=self._keep,
             on_release=backend.release,
         )
-        self.scheduler = Scheduler(backend, self.slots, prefill_chunk=prefill_chunk)
+        self.scheduler = Scheduler(
+            backend, self.slots, store=self.store, prefill_chunk=prefill_chunk
+        )
 
     def stream(
         self,
@@ -143,6 +151,31 @@ class DecoderSession:
         for _ in self.scheduler.run(Decoding(prompt_ids, keep, max_tokens=1)):
             pass
         return found[0]
+
+    def cache_of(self, prompt_ids: Sequence[int]) -> Cache:
+        """Compute the keys and values of a prompt, float32; see ``Backend.read_cache``.
+
+        Args:
+            prompt_ids: As `stream` takes them.
+
+        Raises:
+            ContextError: The prompt is empty or longer than the context.
+            ModelError: The scheduler was closed.
+        """
+        found: list[Cache] = []
+
+        def copy(_logits: NDArray[np.float32]) -> int:
+            if decoding.slot is not None:  # it is held while a token is chosen
+                found.append(self._backend.read_cache(decoding.slot, len(prompt_ids)))
+            return 0
+
+        decoding = Decoding(prompt_ids, copy, max_tokens=1)
+        for _ in self.scheduler.run(decoding):
+            pass
+        return found[0]
+
+    def _keep(self, slot: int, tokens: tuple[int, ...]) -> None:
+        self.store.put(tokens, lambda: self._backend.read_cache(slot, len(tokens)))
 
     def generate(
         self, prompt_ids: Sequence[int], options: GenerationOptions, *, continues: bool = False

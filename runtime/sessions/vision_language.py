@@ -169,6 +169,14 @@ class SplicingBackend:
         """See ``Backend``."""
         self._backend.copy_prefix(source, target, length)
 
+    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
+        """See ``Backend``."""
+        return self._backend.read_cache(slot, length)
+
+    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+        """See ``Backend``."""
+        self._backend.write_cache(slot, cache)
+
     def release(self, slot: int) -> None:
         """See ``Backend``."""
         self._backend.release(slot)

@@ -279,3 +279,22 @@ def test_a_text_that_is_none_is_a_mistake(edgewise, checkpoint, tmp_path, conten
     result = edgewise("export", checkpoint, *arguments, "-o", tmp_path / "bundle")
     assert sentence in result.mistake()
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_budget_raises_matrices_and_is_told_of(edgewise, checkpoint, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Hello, who are you? " * 400)
+    arguments = ["--profile", "x86_64", "--recipe", "int4", "--force", "--calibrate", text]
+    output = ["-o", tmp_path / "bundle", "--format", "onnx"]
+    result = edgewise("export", checkpoint, *arguments, "--budget", "1MB", *output)
+    assert result.code == 0
+    assert " in formats of their own" in result.out
+    stages = [line.split()[0] for line in result.err.splitlines()]
+    assert stages == ["measure", "calibrate", "export", "verify", "publish"]
+    small = edgewise("export", checkpoint, *arguments, "--budget", "1kB", *output)
+    assert "the budget is 1000 bytes, but with recipe 'int4'" in small.mistake()
+    alone = edgewise("export", checkpoint, "--profile", "x86_64", "--budget", "1.5KiB", *output)
+    assert "a budget of 1536 bytes was given without a text" in alone.mistake()
+    unknown = edgewise("export", checkpoint, "--profile", "x86_64", "--budget", "1mb", *output)
+    assert unknown.code == 2
+    assert "'1mb' is no size; give one such as 100MB or 96MiB" in unknown.err

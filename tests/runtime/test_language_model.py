@@ -13,7 +13,8 @@ from edgewise.runtime.loading import load
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.options import GenerationOptions, OptionsError
 from edgewise.runtime.output_format import OutputFormat
-from edgewise.runtime.slot_pool import ContextError
+from edgewise.runtime.prefix_store import PrefixError
+from edgewise.runtime.slot_pool import LEAST_COPIED, ContextError
 
 REPLY = "The capital of France is Paris 🙂."
 LONG = GenerationOptions(max_tokens=99)
@@ -252,6 +253,48 @@ def test_a_second_question_after_the_same_beginning_reuses_it(model):
     again = model.generate([messages[0], {"role": "user", "content": "two"}], LONG)
     assert again.text == first.text
     assert again.statistics.reused_tokens >= 30
+
+
+SYSTEM = {"role": "system", "content": "Watch the greenhouse and answer briefly."}
+
+
+def test_a_warm_beginning_stays_whatever_comes(model):
+    tokens = model.warm([SYSTEM])
+    assert tokens > len(SYSTEM["content"])
+    model.generate("x" * 100, LONG)  # takes the only slot
+    answer = model.generate([SYSTEM, {"role": "user", "content": "How is it?"}], LONG)
+    assert answer.text == REPLY
+    assert answer.statistics.reused_tokens == tokens
+
+
+def test_a_saved_beginning_is_there_at_the_next_load(tmp_path):
+    folder = write_fake_bundle(tmp_path / "bundle")
+    with load(folder) as model:
+        saved = model.save_beginning("Sum up in one sentence: ")
+    with load(folder) as model:
+        answer = model.generate("Sum up in one sentence: it rained.", LONG)
+        assert answer.text == REPLY
+        assert answer.statistics.reused_tokens == len(saved.tokens)
+        saved.path.unlink()
+        model.generate("y" * 100, LONG)
+        answer = model.generate("Sum up in one sentence: it rained.", LONG)  # costs only time
+        assert answer.text == REPLY
+        assert answer.statistics.reused_tokens < LEAST_COPIED
+
+
+@pytest.mark.parametrize(("budget", "least"), [(0, 0), (2000, 60)])
+def test_with_a_budget_what_a_slot_loses_is_kept(fake_bundle, budget, least):
+    first, second = "a" * 60, "b" * 60
+    with load(fake_bundle, prefix_bytes=budget) as model:
+        for prompt in (first, second):
+            model.generate(prompt, LONG)
+        reused = model.generate(first, LONG).statistics.reused_tokens
+        assert least <= reused <= least + LEAST_COPIED
+
+
+def test_a_beginning_that_is_too_short_is_refused(model):
+    with pytest.raises(PrefixError, match=r"have 2 tokens in common; accepted: at least 16"):
+        model.warm("a")
 
 
 def test_an_answer_keeps_to_its_format(fake_bundle):

@@ -8,13 +8,13 @@ from family_graphs import build
 from tiny_families import TinyEncoder, TinyEncoderDecoder
 
 from edgewise.runtime.backends import litert_named_graphs
-from edgewise.runtime.backends.litert_cache_file import FOLDER
 from edgewise.runtime.backends.litert_named_graphs import (
     InterpretedGraphs,
     PackedGraphs,
     open_named_graphs,
 )
 from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.cache_folder import FOLDER
 
 CASES = [(TinyEncoder, "bert_masked_language_model"), (TinyEncoderDecoder, "t5_v1_1")]
 

@@ -125,7 +125,13 @@ def test_both_engines_compute_the_same(tmp_path, name):
         backend.copy_prefix(0, 1, 6)
         backend.release(0)
     ids = case.sequences[0][6:]
-    assert np.array_equal(*(step(backend, 1, ids, 6) for backend in (compiled, interpreted)))
+    expected = [step(backend, 1, ids, 6).copy() for backend in (compiled, interpreted)]
+    assert np.array_equal(*expected)
+    cache = compiled.read_cache(1, 6)
+    assert np.array_equal(cache, interpreted.read_cache(1, 6))
+    for backend in (compiled, interpreted):
+        backend.write_cache(0, cache)
+        assert np.array_equal(step(backend, 0, ids, 6), expected[0])
 
 
 EXACT_RECIPES = [

@@ -122,6 +122,18 @@ def test_a_copied_prefix_goes_on_as_the_whole_text(backend):
     assert np.abs(actual - expected).max() < 1e-5
 
 
+def test_a_cache_that_was_read_goes_on_in_another_slot(backend):
+    text = np.asarray([[5, 6, 7, 8, 9]])
+    expected = backend.step(0, text, PAST)[0].copy()
+    cache = backend.read_cache(0, 3)
+    assert cache.shape[2] == 3
+    backend.step(0, np.asarray([[9, 10, 11, 12, 13]]), PAST)  # what was read is a copy
+    backend.step(1, np.asarray([[9, 10, 11, 12, 13]]), PAST)
+    backend.write_cache(1, cache)
+    actual = backend.step(1, text[:, 3:], np.asarray([3], np.int32))[0]
+    assert np.abs(actual - expected).max() < 1e-5
+
+
 def test_a_released_slot_gives_its_memory_back_and_works_again(bundle):
     backend = OnnxBackend(bundle, threads=1, slots=2, capacity=1 << 16)
     text = np.asarray([[5, 6, 7, 8]])

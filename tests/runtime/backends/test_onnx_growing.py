@@ -90,6 +90,15 @@ def test_a_copied_prefix_is_the_targets_own(case):
     assert_near(backend.step(0, ids[1:, 11:], lengths(11)), logits[1:, 11])
 
 
+def test_a_cache_that_was_read_goes_on_in_another_slot(case):
+    backend, ids, logits = case
+    backend.step(0, ids[:1, :9], lengths(0))
+    cache = backend.read_cache(0, 6)
+    backend.step(0, ids[1:], lengths(0))
+    backend.write_cache(1, cache)
+    assert_near(backend.step(1, ids[:1, 6:8], lengths(6)), logits[:1, 7])
+
+
 def test_what_was_released_can_not_be_used_and_the_slot_can(case):
     backend, ids, logits = case
     backend.step(0, ids[:1, :4], lengths(0))
