@@ -177,7 +177,10 @@ def main(given: Sequence[str] | None = None) -> int:
     if arguments.llama_cpp is not None:
         os.environ["LLAMA_CPP_BIN"] = str(arguments.llama_cpp)
     comparison = Comparison(arguments)
-    comparison.run()
+    try:
+        comparison.run()
+    except KeyboardInterrupt:
+        print("Ended early: this is what there is.", file=sys.stderr)
     text, complete = comparison.table()
     print(f"{text}\n\n{comparison.aims()}")
     if not complete:
