@@ -174,6 +174,9 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     if not arguments.engine:
         command_line.error("give --engine NAME=KIND:MODEL at least once")
+    names = [engine.name for engine in arguments.engine]
+    if len(set(names)) < len(names):
+        command_line.error(f"engines need names of their own, not {', '.join(names)}")
     if arguments.llama_cpp is not None:
         os.environ["LLAMA_CPP_BIN"] = str(arguments.llama_cpp)
     comparison = Comparison(arguments)
