@@ -54,7 +54,9 @@ from pathlib import Path
 from aims import AIMS, Contender, aims_table
 from comparison_table import Measurement, table
 from engine_process import Engine, EngineError
+from picture import draw
 from quiet import IDLE_SHARE, wait_until_quiet
+from set_up import PACKAGES, set_up
 from workloads import TASKS, labels
 
 
@@ -108,11 +110,9 @@ class Comparison:
         aims = [aim for aim in AIMS[self._arguments.aims] if aim.figure in labels(self.workloads)]
         return aims_table(aims, contenders, self.measurements, self.least_idle)
 
-    def _write(self) -> None:
-        """Write what there is after each workload, so that a run that is ended early is kept."""
-        if self._arguments.json is None:
-            return
-        content = {
+    def content(self) -> dict[str, object]:
+        """Return everything, as it is written to JSON."""
+        return {
             "machine": machine(),
             "threads": self._arguments.threads,
             "engines": [{**asdict(one), "recipe": one.recipe} for one in self.engines],
@@ -123,7 +123,11 @@ class Comparison:
             "table": self.table()[0].splitlines(),
             "aims": self.aims().splitlines(),
         }
-        self._arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+
+    def _write(self) -> None:
+        """Write what there is after each workload, so that a run that is ended early is kept."""
+        if self._arguments.json is not None:
+            self._arguments.json.write_text(json.dumps(self.content(), indent=2) + "\n")
 
 
 def machine() -> dict[str, object]:
@@ -144,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = result.add_argument
-    add("--engine", action="append", type=Engine.parse, required=True, help="may be repeated")
+    add("--engine", action="append", type=Engine.parse, default=[], help="may be repeated")
     add("--workload", action="append", choices=list(TASKS), help="may be repeated; all if left out")
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=os.cpu_count() or 1)
@@ -153,12 +157,23 @@ def parser() -> argparse.ArgumentParser:
     add("--count-busy", action="store_true", help="count what a busy machine gave too")
     add("--aims", choices=list(AIMS), default="small", help="what a model of which size must reach")
     add("--json", type=Path, help="where to write every measurement")
+    add("--picture", type=Path, help="where to draw it, PNG and SVG, without the ending")
+    add("--set-up", nargs=2, metavar=("KIND", "DIR"), help="install a peer and end")
     return result
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run the rounds, print the table, write JSON; 1 if a figure failed or was never in quiet."""
-    arguments = parser().parse_args(given)
+    command_line = parser()
+    arguments = command_line.parse_args(given)
+    if arguments.set_up is not None:
+        kind, folder = arguments.set_up
+        if kind not in PACKAGES:
+            command_line.error(f"--set-up {kind}: accepted are {', '.join(PACKAGES)}")
+        print(set_up(kind, Path(folder).absolute()))
+        return 0
+    if not arguments.engine:
+        command_line.error("give --engine NAME=KIND:MODEL at least once")
     if arguments.llama_cpp is not None:
         os.environ["LLAMA_CPP_BIN"] = str(arguments.llama_cpp)
     comparison = Comparison(arguments)
@@ -167,6 +182,8 @@ def main(given: Sequence[str] | None = None) -> int:
     print(f"{text}\n\n{comparison.aims()}")
     if not complete:
         print("Some figures were never taken on a quiet machine: run it again.", file=sys.stderr)
+    if arguments.picture is not None:
+        draw(comparison.content(), arguments.picture)
     return 0 if complete and not comparison.failures else 1
 
 
