@@ -134,3 +134,14 @@ def test_an_encoder_has_no_slots(tmp_path):
 
     load(fakes.write_fake_encoder_bundle(tmp_path / "b"), threads=2, backend=factory).close()
     assert seen == [{"threads": 2, "capacity": 64}]
+
+
+def test_within_plan_all_slots_take_no_more_than_one_context(fake_bundle):
+    def budget(**options):
+        with load(fake_bundle, slots=4, **options) as model:
+            return model._session.slots.budget_bytes
+
+    assert budget() == 4 * 256  # the fake engine takes a byte a token
+    assert budget(within_plan=True) == 256
+    assert budget(within_plan=True, context_length=100) == 100
+    assert budget(within_plan=True, cache_bytes=300) == 300
