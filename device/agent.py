@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,7 @@ from edgewise.device.dialer import AUTO
 from edgewise.device.errors import BrokerUnreachableError, DeviceError
 from edgewise.device.intake import Intake
 from edgewise.device.ledger import Ledger, MemoryLedger
+from edgewise.device.memory_guard import MemoryGuard
 from edgewise.device.outbox import Outgoing
 from edgewise.device.presence import Presence
 from edgewise.device.replier import Replier
@@ -54,6 +56,7 @@ from edgewise.device.verbs import CANCEL, verbs_of
 from edgewise.device.waiting_line import WaitingLine
 from edgewise.device.warden import Warden
 from edgewise.device.workers import Workers
+from edgewise.firmware_profiles.memory_left import memory_left
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +77,7 @@ class Agent:
         tls: TlsFiles | None = None,
         settings: AgentSettings | None = None,
         ledger: Ledger | None = None,
+        memory_left: Callable[[], int | None] = memory_left,
     ) -> None:
         """Prepare; nothing is sent before ``start``.
 
@@ -87,6 +91,7 @@ class Agent:
             tls: Certificates, for ``mqtts``.
             settings: Limits and intervals.
             ledger: Which requests have been seen; by default in memory.
+            memory_left: Gives the bytes of memory that can still be taken; None where nobody knows.
 
         Raises:
             DeviceError: If a name, the URL, the protocol or a certificate cannot be used.
@@ -120,6 +125,7 @@ class Agent:
             replier=Replier(self._connection.publish, chunk_qos=self.settings.chunk_qos),
             verbs=self._verbs,
             on_new_deadline=self._warden.look_again,
+            memory=MemoryGuard(self.settings.memory_reserve_bytes, left=memory_left),
         )
         self._presence = Presence(
             self.topics,

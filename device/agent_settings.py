@@ -25,7 +25,9 @@ class AgentSettings:
         will_delay_seconds: How long we may be away before the broker says that we are offline.
         wait_for_broker_seconds: How long ``start`` tries to reach the broker before it gives up;
             None: it does not wait, and tries for ever.
-        stop_grace_seconds: How long a running answer may still take when the agent stops.
+        stop_grace_seconds: How long running answers may still take when the agent stops.
+        memory_reserve_bytes: While the system has less memory left than this, requests are refused
+            before anything is begun; 0: never.
     """
 
     queue_size: int = 8
@@ -40,6 +42,7 @@ class AgentSettings:
     will_delay_seconds: int = 5
     wait_for_broker_seconds: float | None = 10.0
     stop_grace_seconds: float = 5.0
+    memory_reserve_bytes: int = 32 * 1024 * 1024
 
     def __post_init__(self) -> None:
         accepted = {
@@ -54,6 +57,7 @@ class AgentSettings:
             "session_expiry_seconds": 0 <= self.session_expiry_seconds <= 2_592_000,
             "will_delay_seconds": 0 <= self.will_delay_seconds <= 86_400,
             "stop_grace_seconds": 0 <= self.stop_grace_seconds <= 3600,
+            "memory_reserve_bytes": 0 <= self.memory_reserve_bytes <= 2**50,
         }
         wrong = [f"{name}={getattr(self, name)!r}" for name, fits in accepted.items() if not fits]
         if wrong:

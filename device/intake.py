@@ -17,6 +17,7 @@ from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.errors import WireError
 from edgewise.device.job import Job
 from edgewise.device.ledger import Entry, Key, Ledger, Standing
+from edgewise.device.memory_guard import MemoryGuard
 from edgewise.device.replier import LATE_SECONDS, Replier, ReplyAddress
 from edgewise.device.reply_messages import Accepted, Busy, End, ErrorCode, Failure, Final, Usage
 from edgewise.device.reply_stream import ReplyStream
@@ -53,6 +54,7 @@ class Intake:
         replier: Replier,
         verbs: Sequence[str],
         on_new_deadline: Callable[[], None],
+        memory: MemoryGuard,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Connect the parts.
@@ -67,6 +69,7 @@ class Intake:
             replier: Sends replies.
             verbs: What the model can be asked.
             on_new_deadline: Called when there is a job whose deadline must be watched.
+            memory: Refuses requests while there is too little.
             clock: In seconds.
         """
         self._topics = topics
@@ -78,6 +81,7 @@ class Intake:
         self._replier = replier
         self._verbs = tuple(verbs)
         self._on_new_deadline = on_new_deadline
+        self._memory = memory
         self._clock = clock
         self.stopping = False
 
@@ -204,9 +208,9 @@ class Intake:
         if self.stopping:
             return _stopping(request.id)
         depth = len(self._line)
-        if depth < self._settings.queue_size:
-            return None
-        return Busy(request.id, self._tally.retry_after_ms(depth), depth)
+        if depth >= self._settings.queue_size:
+            return Busy(request.id, self._tally.retry_after_ms(depth), depth)
+        return self._memory.refusal(request.id)
 
     def _accept(self, request: AnyRequest, address: ReplyAddress) -> None:
         if request.stream:  # without, clients that know one answer to a question get just that

@@ -38,9 +38,10 @@ class ErrorCode(IntEnum):
     FAILED = 500  # generating went wrong; the agent's log says why
     UNSUPPORTED = 501  # the verb is none of the agent's
     STOPPING = 503  # the agent is shutting down
+    NO_MEMORY = 507  # the device has too little memory left to begin with anything
 
 
-RETRYABLE = frozenset({ErrorCode.BUSY, ErrorCode.STOPPING})
+RETRYABLE = frozenset({ErrorCode.BUSY, ErrorCode.STOPPING, ErrorCode.NO_MEMORY})
 
 
 def sha256_of_text(text: str) -> str:

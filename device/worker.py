@@ -121,7 +121,11 @@ class Worker:
         except LateError:  # the warden, who watches the clock as well, has not come to it yet
             for job in jobs:
                 self._settle(job, "timeout", None)
-        except Exception as error:
+        except MemoryError:
+            logger.exception("There was not enough memory for %s", _names(jobs))
+            message = "The device has not enough memory for this now; try again later."
+            self._fail(jobs, ErrorCode.NO_MEMORY, message)
+        except BaseException as error:
             if isinstance(error, EdgewiseError) and not isinstance(error, EngineError):
                 self._fail(jobs, ErrorCode.INVALID, str(error)[:MAX_FAILURE_LENGTH])
                 return

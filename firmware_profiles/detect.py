@@ -32,7 +32,7 @@ TOOL_TIMEOUT = 5  # seconds for sysctl or getprop
 _ROOT = Path("/")
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return a file's text, or nothing when it does not exist or may not be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
@@ -86,8 +86,8 @@ def memory_limit(root: Path) -> int | None:
     """Return the smallest memory limit on this process's cgroup and its ancestors, in bytes."""
     base = root / "sys/fs/cgroup"
     limits = [
-        parse_cgroup_limit(_read(base / folder / file))
-        for folder in cgroup_folders(_read(root / "proc/self/cgroup"), "memory") or [""]
+        parse_cgroup_limit(read_text(base / folder / file))
+        for folder in cgroup_folders(read_text(root / "proc/self/cgroup"), "memory") or [""]
         for file in ("memory.max", "memory.limit_in_bytes")
     ]
     return min((limit for limit in limits if limit is not None), default=None)
@@ -97,10 +97,10 @@ def cpu_quota(root: Path) -> float | None:
     """Return the smallest CPU quota on this process's cgroup and its ancestors, in cores."""
     base = root / "sys/fs/cgroup"
     quotas = []
-    for folder in cgroup_folders(_read(root / "proc/self/cgroup"), "cpu") or [""]:
-        quotas.append(parse_cpu_quota(_read(base / folder / "cpu.max")))
+    for folder in cgroup_folders(read_text(root / "proc/self/cgroup"), "cpu") or [""]:
+        quotas.append(parse_cpu_quota(read_text(base / folder / "cpu.max")))
         quota, period = (
-            _read(base / folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
+            read_text(base / folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")
         )
         quotas.append(parse_cpu_quota(f"{quota} {period}"))
     return min((quota for quota in quotas if quota is not None), default=None)
@@ -114,7 +114,7 @@ def _affinity(logical_cores: int) -> int:
 
 def _board(root: Path, cpu: CpuInfo) -> str | None:
     for path in ("proc/device-tree/model", "sys/firmware/devicetree/base/model"):
-        if model := parse_device_tree_model(_read(root / path).encode()):
+        if model := parse_device_tree_model(read_text(root / path).encode()):
             return model
     return cpu.board
 
@@ -137,12 +137,12 @@ def detect_machine(root: Path = _ROOT) -> Machine:
     """
     family = _os_family()
     architecture = userland_architecture(platform.machine(), is_64_bit=sys.maxsize > 1 << 32)
-    os_name = parse_os_release(_read(root / "etc/os-release"))
-    text = _read(root / "proc/cpuinfo")
+    os_name = parse_os_release(read_text(root / "etc/os-release"))
+    text = read_text(root / "proc/cpuinfo")
     board: str | None
     if text:
         cpu = parse_cpuinfo(text)
-        total, available = parse_meminfo(_read(root / "proc/meminfo"))
+        total, available = parse_meminfo(read_text(root / "proc/meminfo"))
         board = _board(root, cpu)
     else:
         values = parse_sysctl(_output_of("sysctl", "-a")) if family == "macos" else {}

@@ -40,7 +40,9 @@ def real(request):
 
 def assert_near(logits, expected, tolerance):
     """Compare a position's logits [vocabulary] with the largest that transformers gave."""
-    assert np.abs(logits[expected["ids"]] - expected["logits"]).max() < tolerance
+    difference = np.abs(logits[expected["ids"]] - expected["logits"]).max()
+    print(f"position {expected['position']}: largest difference of a logit {difference:.2g}")
+    assert difference < tolerance
     assert logits.argmax() == expected["ids"][0]
 
 
@@ -98,7 +100,7 @@ def test_a_long_text_equals_transformers_in_chunks_and_steps(
     ("runtime", "recipe", "bits"),
     [("onnx", None, 4), ("onnx", "int8", 8), ("onnx", "keep", 32), ("tflite", "int8", 8)],
 )
-def test_it_passes_its_gate_and_answers(real, tmp_path, record_property, runtime, recipe, bits):
+def test_it_passes_its_gate_and_answers(real, tmp_path, runtime, recipe, bits):
     report = export(
         str(real.path()),
         profile=BOARD,
@@ -111,10 +113,11 @@ def test_it_passes_its_gate_and_answers(real, tmp_path, record_property, runtime
     assert figures is not None
     assert figures.gate == GATES[bits]
     assert figures.passed
-    record_property("top1_agreement", figures.top1_agreement)
-    record_property("mean_divergence", figures.mean_divergence)
     with load(report.bundle.path) as model:
         answer = model.generate(real.content["question"], GREEDY)
-    record_property("answer", answer.text)
+    print(
+        f"{real.name} {runtime} {report.plan.recipe}: top-1 {figures.top1_agreement:.1%}, mean KL "
+        f"{figures.mean_divergence:.4f}, {answer.text!r}"
+    )
     # Gemma is no chat model: how it goes on differs with the recipe, not what it speaks of.
     assert any(text in answer.text for text in real.content["answers"])

@@ -1,4 +1,4 @@
-"""``model_type: phi``: Phi-1, Phi-1.5, Phi-2, and scoring heads on them.
+"""``model_type: phi``: Phi-1, Phi-1.5, Phi-2, and scoring heads on them (TinyGSM).
 
 Parallel blocks: attention and MLP read one LayerNorm and are added to the states together. Only
 the leading part of each head rotates, and every product carries a bias, the head's too (arXiv

@@ -1,4 +1,4 @@
-"""``model_type: roberta``: RoBERTa (arXiv 1907.11692).
+"""``model_type: roberta``: RoBERTa (arXiv 1907.11692), PET, SuperICL's plug-in.
 
 BERT's layers. Positions count from one behind the padding's id, so the first rows of their table
 are never read and a text may be that much shorter than the table; there is one type of tokens. The

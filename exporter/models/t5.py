@@ -1,4 +1,4 @@
-"""``model_type: t5``: T5, T5 v1.1, Flan-T5, UL2.
+"""``model_type: t5``: T5, T5 v1.1, Flan-T5, UL2, FLAME.
 
 Pre-norm blocks with RMSNorm, unscaled attention with a learned bias for each bucket of relative
 positions (arXiv 1910.10683), without any bias in products. Each side's first layer holds the bias

@@ -413,7 +413,13 @@ def converse(
     with ExitStack() as stack:
         stack.callback(model.release.set)
 
-        def start(broker: RunningBroker, *, answering: Any = None, **settings: Any) -> Conversation:
+        def start(
+            broker: RunningBroker,
+            *,
+            answering: Any = None,
+            memory_left: Callable[[], int | None] = lambda: None,
+            **settings: Any,
+        ) -> Conversation:
             device = new_device()
             numbers = {"chunk_interval_seconds": 0.0, "stop_grace_seconds": 0.5, **settings}
             agent = Agent(
@@ -422,6 +428,7 @@ def converse(
                 device=device,
                 protocol=broker.protocol,
                 settings=AgentSettings(**numbers),
+                memory_left=memory_left,
             )
             agent.start()
             stack.callback(agent.stop)
