@@ -72,7 +72,7 @@ class DraftLength:
         return best
 
     def note(self, drafted: int, agreed: int) -> None:
-        """Take what became of a draft: of its tokens, the first ones with which the model agreed."""
+        """Take what became of a draft: how many of its first tokens the model agreed with."""
         tried = min(agreed + 1, drafted)
         for place in range(tried):
             hit = 1.0 if place < agreed else 0.0

@@ -9,7 +9,7 @@ Graph inputs and outputs carry the names that onnxruntime-genai uses:
 | attention_mask | int64 | [batch, past + new tokens], 1 for real tokens, right-padded |
 | past_key_values.{layer}.key / .value | float32 | [batch, key-value heads, cache, head size] |
 | logits | float32 | [batch, 1, vocabulary], of each row's last real token |
-| logits_offsets | int64 | [1, n, 1], optional: whose logits are given, 0 the last token's, -1 the one's before it |
+| logits_offsets | int64 | [1, n, 1], optional: whose logits are given, 0: the last token's |
 | present.{layer}.key / .value | float32 | as the past; the same buffer when the runtime shares it |
 | encoder_attention_mask | int64 | [batch, encoder tokens]; only where an encoder is attended to |
 | cross_key_values.{layer}.key / .value | float32 | [batch, heads, encoder tokens, head size] |

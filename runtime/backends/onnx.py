@@ -115,7 +115,8 @@ class OnnxBackend:
         count = len(token_ids)
         binding = self._rows_binding(slot, 1, logits=count)
         mask = self._mask[:, : past_length + count]
-        return binding.run(self._new_tokens_name, token_ids[None], mask)[0]
+        logits: NDArray[np.float32] = binding.run(self._new_tokens_name, token_ids[None], mask)[0]
+        return logits
 
     def slot_bytes(self, tokens: int) -> int:
         """See ``Backend``."""
@@ -172,20 +173,26 @@ class _RowsBinding:
     ) -> None:
         self._session = session
         self._binding = session.io_binding()
-        self._logits = np.empty((len(cache[0]), *logits), np.float32)
-        if logits[0] > 1:
-            offsets = np.arange(1 - logits[0], 1, dtype=np.int64).reshape(1, -1, 1)
-            self._binding.bind_cpu_input(LOGITS_OFFSETS, offsets)
+        self._logits: NDArray[np.float32] | None = None
         for past, present, rows in zip(past_names, present_names, cache, strict=True):
             # Wraps the array's own memory: past and present are the same bytes.
             value = ort_value(rows)
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_ortvalue_output(present, value)
-        self._binding.bind_ortvalue_output(LOGITS, ort_value(self._logits))
+        if logits[0] > 1:
+            offsets = np.arange(1 - logits[0], 1, dtype=np.int64).reshape(1, -1, 1)
+            self._binding.bind_ortvalue_input(LOGITS_OFFSETS, ort_value(offsets))
+        else:
+            self._logits = np.empty((len(cache[0]), *logits), np.float32)
+            self._binding.bind_ortvalue_output(LOGITS, ort_value(self._logits))
 
     def run(self, name: str, new: NDArray[Any], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         self._binding.bind_cpu_input(name, np.ascontiguousarray(new))
         self._binding.bind_cpu_input(ATTENTION_MASK, mask)
+        if self._logits is None:
+            # The graph declares one token's logits, as onnxruntime-genai expects, so that memory
+            # for more is refused when it comes from outside.
+            self._binding.bind_output(LOGITS, "cpu")
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises a class of its own for each cause
@@ -193,7 +200,10 @@ class _RowsBinding:
                 f"onnxruntime {onnxruntime.__version__} failed while it computed {mask.shape[1]} "
                 f"tokens: {error}"
             ) from error
-        return self._logits
+        if self._logits is not None:
+            return self._logits
+        logits: NDArray[np.float32] = self._binding.get_outputs()[-1].numpy()
+        return logits
 
 
 def ort_value(array: NDArray[Any]) -> Any:
