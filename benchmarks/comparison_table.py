@@ -28,18 +28,6 @@ class Measurement:
     figures: Mapping[str, float]
 
 
-def labels(prefill: Sequence[int], histories: Sequence[int]) -> dict[str, str]:
-    """Return all figures' names with what a reader calls them."""
-    return {
-        **{f"prefill_{tokens}": f"prefill of {tokens}, tokens/s" for tokens in prefill},
-        **{f"decode_{tokens}": f"decode after {tokens}, tokens/s" for tokens in histories},
-        "cold_seconds": "cold start to first token, s",
-        "cold_packing_seconds": "the same, packing weights, s",
-        "peak_rss_mib": "peak RSS, MiB",
-        "anonymous_rss_mib": "peak anonymous RSS, MiB",
-    }
-
-
 def table(
     measurements: Sequence[Measurement],
     engines: Sequence[str],
@@ -59,19 +47,32 @@ def table(
     lines = [_row(head), "|---" * len(head) + "|"]
     complete = True
     for key, label in figures.items():
-        taken = [m for m in measurements if key in m.figures]
-        busy = {m.round for m in taken if m.idle < least_idle}
-        values = {
-            name: {
-                m.round: m.figures[key] for m in taken if m.engine == name and m.round not in busy
-            }
-            for name in engines
-        }
+        values = counted_values(measurements, key, least_idle)
+        taken = any(key in m.figures for m in measurements)
         complete = complete and (not taken or any(values.values()))
-        cells = [_span(list(values[name].values())) for name in engines]
-        ratios = [_ratio(values[name], values[base]) for name in engines[:-1]]
+        cells = [_span(list(values.get(name, {}).values())) for name in engines]
+        ratios = [_ratio(values.get(name, {}), values.get(base, {})) for name in engines[:-1]]
         lines.append(_row([label, *cells, *ratios]))
     return "\n".join(lines), complete
+
+
+def counted_values(
+    measurements: Sequence[Measurement], figure: str, least_idle: float
+) -> dict[str, dict[int, float]]:
+    """Return a figure by engine and round, without the rounds in which the machine was busy.
+
+    Args:
+        measurements: Of all rounds.
+        figure: Its name.
+        least_idle: What idle share a measurement must have been begun with.
+    """
+    taken = [m for m in measurements if figure in m.figures]
+    busy = {m.round for m in taken if m.idle < least_idle}
+    values: dict[str, dict[int, float]] = {}
+    for m in taken:
+        if m.round not in busy:
+            values.setdefault(m.engine, {})[m.round] = m.figures[figure]
+    return values
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -24,6 +24,7 @@ from edgewise.cli.parameters import (
     examples,
     threads_option,
 )
+from edgewise.cli.slots import default_slots
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -68,9 +69,30 @@ LOOPBACK = ("127.0.0.1", "localhost")
     "--slots",
     type=int,
     metavar="N",
-    default=1,
-    help="Sequences that the cache holds at once; a request may search with as many beams. Each "
-    "takes as much memory again when it is used. Default: 1.",
+    help="Answers that are computed at once; of an encoder-decoder, the beams with which a request "
+    "may search. Default: as the profile says that the bundle was exported for, and 1 beam.",
+)
+@click.option(
+    "--cache-mib",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="What the keys and values of all answers may take together, in MiB; what does not fit "
+    "waits. Default: those of one whole context, for which the export has planned.",
+)
+@click.option(
+    "--queue",
+    "queue_size",
+    type=int,
+    metavar="N",
+    default=8,
+    help="Requests that may wait for a slot; more are told that the device is busy. Default: 8.",
+)
+@click.option(
+    "--drain-seconds",
+    type=float,
+    metavar="S",
+    default=5.0,
+    help="How long running answers may still take when the agent is told to stop. Default: 5.",
 )
 @click.pass_context
 def agent(
@@ -87,23 +109,28 @@ def agent(
     tls_key: Path | None,
     threads: int | None,
     context: int | None,
-    slots: int,
+    slots: int | None,
+    cache_mib: int | None,
+    queue_size: int,
+    drain_seconds: float,
 ) -> None:
     """Answer requests that come over MQTT with the model of a bundle.
 
-    Runs until Ctrl-C or SIGTERM; then it takes no more requests, ends the running answer, says
+    Runs until Ctrl-C or SIGTERM; then it takes no more requests, lets the running answers end, says
     goodbye to the broker and exits with 0.
     """
     if broker is None and not embedded_broker:
         raise click.UsageError("Missing option '--broker'; give its URL, or --embedded-broker.")
     if embedded_broker:
         require_extra("demo", "The embedded broker")
-    from edgewise.device import Agent, BrokerAddress, EmbeddedBroker
+    from edgewise.device import Agent, AgentSettings, BrokerAddress, EmbeddedBroker
     from edgewise.device.topics import DeviceTopics
     from edgewise.runtime import load
+    from edgewise.runtime.bundle import open_bundle
 
     # What is mistyped is told before a model is loaded, which may take long.
     DeviceTopics(root, device)
+    settings = AgentSettings(queue_size=queue_size, stop_grace_seconds=drain_seconds)
     files = tls_files(tls_ca, tls_cert, tls_key)
     url = broker or ""
     port = embedded_port(broker) if embedded_broker else BrokerAddress.parse(url).port
@@ -115,11 +142,30 @@ def agent(
             console.say(f"The embedded broker listens on {url}.")
         with console.status("Loading the model"):
             model = stack.enter_context(
-                load(bundle, threads=threads, context_length=context, slots=slots)
+                load(
+                    bundle,
+                    threads=threads,
+                    context_length=context,
+                    slots=default_slots(open_bundle(bundle).manifest) if slots is None else slots,
+                    cache_bytes=None if cache_mib is None else cache_mib << 20,
+                    within_plan=True,
+                )
             )
-        running = Agent(model, broker=url, device=device, root=root, protocol=protocol, tls=files)
-        tasks = ", ".join(model.manifest.tasks)
-        console.say(f"{device} answers with {model.manifest.model_id} ({tasks}); Ctrl-C ends it.")
+        running = Agent(
+            model,
+            broker=url,
+            device=device,
+            root=root,
+            protocol=protocol,
+            tls=files,
+            settings=settings,
+        )
+        manifest, at_once = model.manifest, model.answers_at_once
+        tasks = ", ".join(manifest.tasks)
+        how_many = f", {at_once} requests at once" if at_once > 1 else ""
+        console.say(
+            f"{device} answers with {manifest.model_id} ({tasks}){how_many}; Ctrl-C ends it."
+        )
         running.run()
     console.say(f"{device} has stopped.")
 

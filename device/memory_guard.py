@@ -21,7 +21,7 @@ MEBIBYTE = 1024 * 1024
 
 
 class MemoryGuard:
-    """See the module's docstring; used by the thread that takes requests in."""
+    """See the module's docstring; used by the one thread that takes requests in."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class MemoryGuard:
         self._read_at = float("-inf")
         self._left: int | None = None
 
-    def refusal(self, request_id: str) -> Failure | None:
-        """Say why a request can not be taken; None: it can."""
+    def shortage(self) -> str | None:
+        """Say why nothing can be taken now; None: it can."""
         if self._reserve == 0:
             return None
         now = self._clock()
@@ -52,10 +52,13 @@ class MemoryGuard:
             self._left, self._read_at = self._read_left(), now
         if self._left is None or self._left >= self._reserve:
             return None
-        logger.warning("Refused %s: %d bytes of memory are left", request_id, self._left)
-        return Failure(
-            request_id,
-            ErrorCode.NO_MEMORY,
+        logger.warning("Refused a request: %d bytes of memory are left", self._left)
+        return (
             f"The device has {self._left // MEBIBYTE} MiB of memory left and keeps "
-            f"{self._reserve // MEBIBYTE} MiB free; try again later.",
+            f"{self._reserve // MEBIBYTE} MiB free; try again later."
         )
+
+    def refusal(self, request_id: str) -> Failure | None:
+        """Answer a request of MQTT that can not be taken; None: it can."""
+        sentence = self.shortage()
+        return None if sentence is None else Failure(request_id, ErrorCode.NO_MEMORY, sentence)

@@ -37,6 +37,7 @@ SCHEMA: Schema = {
     "max_context": Kind.INTEGER,
     "cache_dtype": Kind.TEXT,
     "threads": Kind.INTEGER,
+    "slots": Kind.INTEGER,
     "cpu": {
         "model": Kind.TEXT,
         "isa": Kind.TEXT,
@@ -157,6 +158,7 @@ def parse_profile(content: Mapping[str, Any], *, subject: str) -> Profile:
             max_context=content["max_context"],
             cache_dtype=content["cache_dtype"],
             threads=content["threads"],
+            slots=content["slots"],
         )
     except ProfileError as error:
         raise refusal(subject, error.problems) from error

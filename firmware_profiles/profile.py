@@ -2,8 +2,8 @@
 
 Workflow: loading.py reads a TOML file into these frozen types; each refuses its own contradictions,
 and Profile those between them. Consumers: the exporter takes recipe_for, runtime_choice,
-max_context and the memory; the runtime takes threads and execution_providers; the doctor compares a
-Machine (fitting.py); the command line prints as_dict.
+max_context and the memory; the runtime takes threads and execution_providers; the agent takes
+slots; the doctor compares a Machine (fitting.py); the command line prints as_dict.
 
 Rules: sizes are bytes, bandwidth is bytes a second. A field that nothing reads has no place here.
 A profile describes both runtimes where the board can use both: `for_runtime` gives the whole
@@ -33,6 +33,7 @@ MEBIBYTE = 1 << 20  # bytes
 # The smallest cache among the models this project serves: LiteLlama-460M, 24 layers x 2 heads x
 # 64 x (key and value). A context that does not fit even that is no context.
 SMALLEST_CACHE_ELEMENTS = 24 * 2 * 64 * 2  # elements a token
+SLOTS_MAX = 64  # answers at once; more is a number mistyped
 PYTHON_VERSION = re.compile(r"3\.(1[1-9]|[2-9]\d)")  # this package needs 3.11
 PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
@@ -109,6 +110,7 @@ class Profile:
         max_context: Tokens of cache that are budgeted and allocated at most.
         cache_dtype: Type of the cache's elements: "float32", "float16" or "int8".
         threads: Threads a runtime computes with.
+        slots: Answers that an agent computes at once, in the memory of one whole context together.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Profile:
     max_context: int
     cache_dtype: str
     threads: int
+    slots: int
 
     def __post_init__(self) -> None:
         problems = []
@@ -139,6 +142,8 @@ class Profile:
             )
         if not 1 <= self.threads <= self.cpu.cores.total:
             problems.append(f"threads {self.threads} is not within 1 to {cores} cores")
+        if not 1 <= self.slots <= SLOTS_MAX:
+            problems.append(f"slots {self.slots} is not within 1 to {SLOTS_MAX}")
         if self.cache_dtype not in CACHE_DTYPE_BYTES:
             problems.append(unknown("cache_dtype", self.cache_dtype, CACHE_DTYPE_BYTES))
         if self.max_context < 1:

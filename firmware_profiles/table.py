@@ -42,7 +42,17 @@ def _variants(profile: Profile) -> str:
 
 def _boards(profiles: Iterable[Profile]) -> str:
     return _table(
-        ("profile", "board", "CPU", "cores", "features", "RAM (for models)", "system", "threads"),
+        (
+            "profile",
+            "board",
+            "CPU",
+            "cores",
+            "features",
+            "RAM (for models)",
+            "system",
+            "threads",
+            "slots",
+        ),
         [
             (
                 f"`{profile.name}`",
@@ -53,6 +63,7 @@ def _boards(profiles: Iterable[Profile]) -> str:
                 _variants(profile),
                 profile.os.name,
                 str(profile.threads),
+                str(profile.slots),
             )
             for profile in profiles
         ],

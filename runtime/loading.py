@@ -43,6 +43,7 @@ def load(
     prefill_chunk: int = PREFILL_CHUNK,
     slots: int = 1,
     cache_bytes: int | None = None,
+    within_plan: bool = False,
     prefix_bytes: int = 0,
     prompt_lookup: bool = False,
     draft_model: str | os.PathLike[str] | None = None,
@@ -63,6 +64,8 @@ def load(
             together, or the beams of a search. Each takes memory of its own, as it fills.
         cache_bytes: What the keys and values of all slots of a decoder may take together; None:
             what they take when full.
+        within_plan: Where ``cache_bytes`` is None: all slots of a decoder together take no more
+            than one whole context, for which an export plans. What does not fit besides waits.
         prefix_bytes: What beginnings of prompts may take whose slot went to another prompt, so that
             a decoder need not compute them again. Those that were saved beside the bundle are
             known in any case and take nothing.
@@ -114,6 +117,8 @@ def load(
     give_freed_memory_back()  # which reading the tokenizer and laying out the graphs took
     if manifest.family == "encoder_decoder":
         return runtime.SequenceModel(bundle, engine, tokenizer, template)
+    if cache_bytes is None and within_plan:
+        cache_bytes = engine.slot_bytes(engine.capacity)
     store = _known_beginnings(bundle, prefix_bytes)
     if manifest.family == "vision_language":
         return runtime.VisionLanguageModel(

@@ -24,6 +24,13 @@ from edgewise.device.http.line import Line, Ticket
 Item = TypeVar("Item")
 
 
+def as_exception(error: BaseException) -> Exception:
+    """Wrap what is no Exception, as a panic of a Rust library, which would end the event loop."""
+    wrapped = RuntimeError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
 @dataclass(frozen=True)
 class _Given(Generic[Item]):
     """An item, which may be anything, an exception too."""
@@ -114,8 +121,10 @@ class Answering(Generic[Item]):
                     if self._closed.is_set():
                         return
                     self._hand_over(index, _Given(item))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the reader waits for it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reader waits for it
             self._hand_over(index, error)
+        except BaseException as error:  # noqa: BLE001 - a panic of a Rust library, for example
+            self._hand_over(index, as_exception(error))
         else:
             self._hand_over(index, None)
 

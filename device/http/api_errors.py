@@ -90,6 +90,17 @@ def stopping() -> ApiError:
     )
 
 
+def no_memory(message: str) -> ApiError:
+    """Make the error of a server that is short of memory."""
+    return ApiError(
+        message,
+        status=503,
+        kind="server_error",
+        code="out_of_memory",
+        headers={"retry-after": "5"},
+    )
+
+
 def as_api_error(error: BaseException) -> ApiError:
     """Say what a client is told about an exception; what is a fault of ours is logged."""
     if isinstance(error, ApiError):
@@ -105,13 +116,8 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, LateError):
         return ApiError(_sentence(error), status=503, kind="server_error", code="late")
     if isinstance(error, MemoryError):
-        return ApiError(
-            "There is not enough memory for this now; ask again later, or for less.",
-            status=503,
-            kind="server_error",
-            code="out_of_memory",
-            headers={"retry-after": "5"},
-        )
+        logger.error("There was not enough memory for a request", exc_info=error)
+        return no_memory("There is not enough memory for this now; ask again later, or for less.")
     if isinstance(error, EdgewiseError) and not isinstance(error, EngineError):
         return ApiError(_sentence(error))
     logger.error("A request failed", exc_info=error)

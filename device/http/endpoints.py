@@ -15,7 +15,7 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,8 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgewise.common.version import VERSION
-from edgewise.device.http.answering import Answering
-from edgewise.device.http.api_errors import ApiError, as_api_error, stopping
+from edgewise.device.http.answering import Answering, as_exception
+from edgewise.device.http.api_errors import ApiError, as_api_error, no_memory, stopping
 from edgewise.device.http.embedding_requests import embedding_reply, read_embedding_request
 from edgewise.device.http.event_stream import DONE, EventStream, event
 from edgewise.device.http.gate import CLIENT, Gate, error_response
@@ -41,6 +41,8 @@ from edgewise.device.http.replies import ChatReply, Choice, Reply, TextReply, us
 from edgewise.device.http.served_model import ServedModel
 from edgewise.device.http.settings import ServerSettings
 from edgewise.device.http.token_texts import TokenTexts
+from edgewise.device.memory_guard import MemoryGuard
+from edgewise.firmware_profiles.memory_left import memory_left
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.tasks import check_task
 
@@ -48,6 +50,7 @@ ENCODERS = 2  # threads that make tokens of prompts
 EMBEDDED_AT_ONCE = 8  # texts, between which a request that nobody waits for is left
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Result = TypeVar("Result")
 ReadRequest = Callable[[dict[str, Any], ServerSettings, str | None], GenerationRequest]
 
 
@@ -61,6 +64,7 @@ class Endpoints:
         settings: ServerSettings,
         keys: Keys | None = None,
         name: str | None = None,
+        memory_left: Callable[[], int | None] = memory_left,
     ) -> None:
         """Prepare to answer with a model.
 
@@ -69,6 +73,7 @@ class Endpoints:
             settings: Limits.
             keys: Who may ask; None: the programs of this machine.
             name: What clients may call the model beside its id.
+            memory_left: Gives the bytes of memory that can still be taken; None where nobody knows.
         """
         self._model = model
         self._settings = settings
@@ -79,6 +84,7 @@ class Endpoints:
         digest = hashlib.sha256(f"{VERSION}{hashes}".encode()).hexdigest()
         self._fingerprint = f"fp_{digest[:12]}"
         self.line = Line(settings.slots, settings.queue_size)
+        self._memory = MemoryGuard(settings.memory_reserve_bytes, left=memory_left)
         self._engine = ThreadPoolExecutor(settings.slots, thread_name_prefix="model")
         self._encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode")
         self._answerings: set[Answering[Any]] = set()
@@ -153,7 +159,7 @@ class Endpoints:
         asked = read(await read_json(request, self._settings), self._settings, marker)
         self._check_name(asked.model)
         check_task(self._model.manifest, "generate")
-        self.line.check_room(len(asked.prompts) * asked.choices)
+        self._check_room(len(asked.prompts) * asked.choices)
         generators = await self._encode(lambda: self._generators(asked))
         texts = None
         if asked.options.logprobs is not None:
@@ -181,7 +187,7 @@ class Endpoints:
         asked = read_embedding_request(values, self._settings)
         self._check_name(asked.model)
         check_task(self._model.manifest, "embed")
-        self.line.check_room(1)
+        self._check_room(1)
         texts = asked.texts
         counts = await self._encode(lambda: [self._model.count_tokens(text) for text in texts])
         answering = self._answer(request, [self._vectors(texts)])
@@ -197,8 +203,25 @@ class Endpoints:
 
     # Both
 
-    async def _encode(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._encoders, work)
+    def _check_room(self, count: int) -> None:
+        """Refuse what there is no memory or no place for."""
+        shortage = self._memory.shortage()
+        if shortage is not None:
+            raise no_memory(shortage)
+        self.line.check_room(count)
+
+    async def _encode(self, work: Callable[[], Result]) -> Result:
+        """Make tokens of prompts, beside the event loop."""
+
+        def guarded() -> Result:
+            try:
+                return work()
+            except Exception:
+                raise
+            except BaseException as error:
+                raise as_exception(error) from error
+
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, guarded)
 
     def _answer(self, request: Request, generators: Sequence[Any]) -> Answering[Any]:
         answering = Answering[Any](

@@ -27,6 +27,7 @@ from edgewise.device.http.keys import Keys
 from edgewise.device.http.listening import BACKLOG, listen, url_of
 from edgewise.device.http.served_model import ServedModel
 from edgewise.device.http.settings import ServerSettings
+from edgewise.firmware_profiles.memory_left import memory_left
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class HttpServer:
         keys: Keys | None = None,
         name: str | None = None,
         settings: ServerSettings | None = None,
+        memory_left: Callable[[], int | None] = memory_left,
     ) -> None:
         """Prepare; nothing is answered before ``start``.
 
@@ -58,10 +60,13 @@ class HttpServer:
             keys: Who may ask; None: the programs of this machine.
             name: What clients may call the model beside its id.
             settings: Limits and intervals.
+            memory_left: Gives the bytes of memory that can still be taken; None where nobody knows.
         """
         self.settings = ServerSettings() if settings is None else settings
         self._host, self._port, self._has_keys = host, port, keys is not None
-        self._endpoints = Endpoints(model, settings=self.settings, keys=keys, name=name)
+        self._endpoints = Endpoints(
+            model, settings=self.settings, keys=keys, name=name, memory_left=memory_left
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._endpoints.gate,

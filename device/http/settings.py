@@ -22,6 +22,8 @@ class ServerSettings:
         max_texts: Texts in one request for embeddings.
         max_tokens: The most tokens of an answer, whatever the request says.
         max_connections: Open connections; one more is told that the server is busy.
+        memory_reserve_bytes: While the system has less memory left than this, requests are refused
+            with 503; 0: never.
         drain_seconds: How long running answers may still take when the server stops.
     """
 
@@ -35,6 +37,7 @@ class ServerSettings:
     max_texts: int = 256
     max_tokens: int = 4096
     max_connections: int = 256
+    memory_reserve_bytes: int = 32 << 20
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -49,6 +52,7 @@ class ServerSettings:
             "max_texts": 1 <= self.max_texts <= 10_000,
             "max_tokens": 1 <= self.max_tokens <= 2**31 - 1,
             "max_connections": 1 <= self.max_connections <= 100_000,
+            "memory_reserve_bytes": 0 <= self.memory_reserve_bytes <= 1 << 50,
             "drain_seconds": 0 <= self.drain_seconds <= 3600,
         }
         wrong = [f"{name}={getattr(self, name)!r}" for name, fits in accepted.items() if not fits]

@@ -3,13 +3,16 @@
 | format | tensor | quantization |
 |---|---|---|
 | fp32, fp16 | FLOAT32, FLOAT16 | none |
-| int8 | INT8 | one scale a row, in the flatbuffer, or apart for `TFLITE_RUNTIME` |
+| int8 | INT8 | one scale a row, in the flatbuffer |
+| int8 of a vocabulary, and all int8 for `TFLITE_RUNTIME` | INT8 | one scale a row, apart |
 | int4-channel | INT4, low nibble first | one scale a row, in the flatbuffer |
 | int4-block32, 64, 128 | INT4, low nibble first | float16 scales in a tensor of their own |
 
 Rules: a weight streams through the quantizer in chunks of rows, straight into the file. Every graph
 that uses it refers to the same bytes; so do a tied head and its embedding in one format. XNNPACK
-refuses what the table does not list, and so does `check_format`, before anything is read.
+refuses what the table does not list, and so does `check_format`, before anything is read. Scales in
+the flatbuffer are read into memory once a graph, with as many zeros: those of a vocabulary stand
+apart, where they stay pages of the file, and are multiplied for one row of logits a call.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ has no int4, and its int8 products take one scale for a whole matrix, so that th
 scales of the rows are multiplied apart."""
 LITERT: Release = "ai-edge-litert 2.3"
 TFLITE_RUNTIME: Release = "tflite-runtime 2.14"
+_VOCABULARY_ROLES = ("embedding", "head")
 
 
 class TfliteFormatError(EdgewiseError):
@@ -178,7 +182,9 @@ class WeightStore:
                         f"{form}: an odd number can not be stored; choose int8"
                     )
                 scales = np.zeros(rows, np.float32)
-                apart = self._release == TFLITE_RUNTIME
+                apart = self._release == TFLITE_RUNTIME or (
+                    form.bits == 8 and weights[0].role in _VOCABULARY_ROLES
+                )
                 quantization = SharedQuantization(np.ones(1, np.float32) if apart else scales)
                 channels = partial(_write_channels, sources, form, scales)
                 nbytes = rows * packed_length(columns, form.bits or 8)

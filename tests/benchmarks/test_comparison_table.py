@@ -1,21 +1,6 @@
 """The tables of `benchmarks/compare.py`: medians, spans, ratios, and what does not count."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
-FILE = Path(__file__).parents[2] / "benchmarks" / "comparison_table.py"
-
-
-def load_module():
-    specification = importlib.util.spec_from_file_location("comparison_table", FILE)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["comparison_table"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-comparison = load_module()
+import comparison_table as comparison
 
 
 def measurements(*rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -11,9 +12,12 @@ import threading
 
 import pytest
 
+from edgewise.cli.slots import default_slots
 from edgewise.device.topics import DEFAULT_ROOT
+from edgewise.firmware_profiles import load_profile
 from edgewise.runtime import GenerationOptions, load
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle, write_fake_sequence_bundle
+from edgewise.runtime.bundle import open_bundle
 
 REPLY = "The capital of France is Paris 🙂."
 FINAL = {
@@ -214,6 +218,10 @@ def test_a_password_is_in_no_message(edgewise):
         (["--broker", "mqtt://127.0.0.1:1", "--root", "a//b"], "root name"),
         (["--broker", "mqtt://127.0.0.1:1", "--threads", "0"], "threads is 0"),
         (["--broker", "mqtt://127.0.0.1:1", "--context", "9999"], "context_length is 9999"),
+        (["--broker", "mqtt://127.0.0.1:1", "--slots", "65"], "slots is 65"),
+        (["--broker", "mqtt://127.0.0.1:1", "--cache-mib", "0"], "--cache-mib"),
+        (["--broker", "mqtt://127.0.0.1:1", "--queue", "0"], "queue_size=0"),
+        (["--broker", "mqtt://127.0.0.1:1", "--drain-seconds", "-1"], "stop_grace_seconds=-1"),
     ],
 )
 def test_an_agent_that_can_not_be_started(edgewise, bundle, options, expected):
@@ -263,6 +271,53 @@ def test_what_runs_is_ended_before_the_agent_stops(start_agent, spawn, tmp_path)
     assert (begun + out).decode() == "word " * 20 + "\n", error
     assert request.returncode == 0
     assert agent.process.wait(60) == 0
+
+
+def ask_at_once(spawn, agent, prompts):
+    """Send requests and wait until all answers have begun."""
+    arguments = ("request", "--broker", agent.url, "--device", "kitchen")
+    requests = [spawn(*arguments, prompt) for prompt in prompts]
+    return requests, [os.read(request.stdout.fileno(), 1) for request in requests]
+
+
+def test_all_that_run_are_ended_before_the_agent_stops(start_agent, spawn, tmp_path):
+    bundle = write_fake_bundle(
+        tmp_path / "b", reply="word " * 20, step_seconds=0.02, context_length=1000
+    )
+    agent = start_agent(bundle, "--slots", "3", "--drain-seconds", "60")
+    requests, begun = ask_at_once(spawn, agent, ["a", "b", "c"])
+    agent.process.send_signal(signal.SIGTERM)
+    for request, first in zip(requests, begun, strict=True):
+        out, error = request.communicate(timeout=60)
+        assert (first + out).decode() == "word " * 20 + "\n", error
+        assert request.returncode == 0
+    assert agent.process.wait(60) == 0
+    assert any("3 requests at once" in line for line in agent.lines)
+
+
+def test_what_takes_too_long_is_cut_short_when_the_agent_stops(start_agent, spawn, slow_bundle):
+    agent = start_agent(slow_bundle, "--slots", "2", "--drain-seconds", "0.2", "--cache-mib", "1")
+    requests, begun = ask_at_once(spawn, agent, ["a", "b"])
+    agent.process.send_signal(signal.SIGTERM)
+    assert agent.process.wait(60) == 0
+    assert agent.lines[-1] == "kitchen has stopped.\n"
+    for request, first in zip(requests, begun, strict=True):
+        out, error = request.communicate(timeout=60)
+        assert (first + out).startswith(b"w")
+        assert b"ended the answer early: interrupted" in error
+        assert b"Traceback" not in error
+        assert request.returncode == 2
+
+
+def test_without_slots_there_are_as_many_as_the_profile_advises(bundle, tmp_path):
+    manifest = open_bundle(bundle).manifest
+    assert default_slots(manifest) == load_profile(manifest.profile).slots == 4
+    small = dataclasses.replace(manifest, profile="raspberry_pi_3")
+    assert default_slots(small) == 2
+    assert default_slots(dataclasses.replace(manifest, profile="raspberry_pi_5:16gb")) == 4
+    assert default_slots(dataclasses.replace(manifest, profile="board_of_my_own")) == 1
+    sequence = open_bundle(write_fake_sequence_bundle(tmp_path / "s")).manifest
+    assert default_slots(sequence) == 1
 
 
 def test_ctrl_c_cancels_on_the_device_too(start_agent, spawn, edgewise, slow_bundle):

@@ -39,6 +39,7 @@ DEMONSTRATION = {
         "total_ms": float,
         "tokens_per_second": float,
         "peak_rss_bytes": int,
+        "reused_tokens": int,
     },
 }
 

@@ -16,6 +16,7 @@ COMMANDS = [
     "plan",
     "export",
     "run",
+    "warm",
     "inspect",
     "bench",
     "agent",

@@ -169,6 +169,18 @@ def test_an_exception_of_the_model_ends_its_request_only(
     talk.agent.check()
 
 
+def test_a_panic_of_a_library_ends_its_request_only(
+    mosquitto_5: Any, converse: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL", "edgewise.device.worker")
+    talk = converse(mosquitto_5)
+    talk.ask("q1", "panic now")
+    assert talk.probe.wait_for_end("q1")["code"] == 500
+    talk.ask("q2", "fine")
+    assert talk.probe.wait_for_end("q2")["status"] == "ok"
+    talk.agent.check()
+
+
 def test_an_error_that_is_the_requesters_reaches_the_requester(broker: Any, converse: Any) -> None:
     talk = converse(broker)
     talk.ask("q1", "refuse this")

@@ -6,7 +6,9 @@ import json
 import pytest
 
 from edgewise.firmware_profiles import ProfileError, available_profiles, load_profile
+from edgewise.firmware_profiles.profile import SLOTS_MAX
 from edgewise.firmware_profiles.vocabulary import INTEGER_DOT_FEATURES, MULTIPLIED_ROLES
+from edgewise.runtime import loading
 
 BOARDS = available_profiles()
 WITHOUT_DOTPROD = {"raspberry_pi_zero_2w", "raspberry_pi_3", "raspberry_pi_4", "jetson_nano"}
@@ -46,6 +48,14 @@ def test_both_runtimes_are_declared_so_that_either_can_be_asked_for(name: str) -
         assert other.recipe == profile.recipe_for(runtime)
         assert other.execution_providers == profile.runtime_choice(runtime).execution_providers
         assert other.problems_with(other.recipe, runtime) == ()
+
+
+def test_small_boards_have_fewer_slots_and_none_more_than_can_be_loaded() -> None:
+    slots = {name: load_profile(name).slots for name in BOARDS}
+    assert slots["raspberry_pi_zero_2w"] == 1
+    assert slots["raspberry_pi_3"] == slots["raspberry_pi_4"] == 2
+    assert slots["raspberry_pi_5"] == slots["x86_64"] == 4
+    assert loading.SLOTS_MAX == SLOTS_MAX
 
 
 def test_runtimes_by_board() -> None:

@@ -56,6 +56,8 @@ CASES = {
     "no cores": (setting("cpu", "cores", "big", to=0), r"cores: 0 big and 0 little"),
     "negative cores": (setting("cpu", "cores", "little", to=-1), r"4 big and -1 little"),
     "more threads than cores": (setting("threads", to=5), r"threads 5 is not within 1 to 4 cores"),
+    "no slots": (setting("slots", to=0), r"slots 0 is not within 1 to 64"),
+    "too many slots": (setting("slots", to=65), r"slots 65 is not within 1 to 64"),
     "no threads": (setting("threads", to=0), r"threads 0 is not within 1 to 4 cores"),
     "more usable than RAM": (
         setting("memory", "variants", "16gb", "usable_bytes", to=17_179_869_185),

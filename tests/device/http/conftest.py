@@ -106,13 +106,18 @@ class Asker:
         return connection
 
 
+class _Panic(BaseException):
+    """As Rust libraries panic: no Exception."""
+
+
 @dataclass
 class ScriptedModel:
     """A model whose prompt says what it does.
 
     ``hang``: one piece, then nothing until ``release``. ``endless``: pieces until closed.
-    ``crash``: one piece, then an exception. ``fall``: an exception at once. ``refuse``: an
-    EdgewiseError before it begins. Anything else comes back word by word.
+    ``crash``: one piece, then an exception. ``fall``: an exception at once. ``panic``: at once,
+    what is no Exception. ``starve``: no memory. Before it begins: ``refuse``, an EdgewiseError, and
+    ``choke``, a panic. Anything else comes back word by word.
     """
 
     seen: list[tuple[Any, GenerationOptions]] = field(default_factory=list)
@@ -136,6 +141,8 @@ class ScriptedModel:
 
         text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         self.seen.append((prompt, options))
+        if text == "choke":
+            raise _Panic("a library's")
         if text == "refuse":
             raise EdgewiseError("the prompt is refused")
         return self._pieces(text)
@@ -146,6 +153,10 @@ class ScriptedModel:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
+            if verb == "panic":
+                raise _Panic("a library's")
+            if verb == "starve":
+                raise MemoryError
             if verb == "fall":
                 raise ZeroDivisionError("secret /home/someone/model.bin")
             yield Piece("", ())
@@ -180,12 +191,14 @@ def serve() -> Iterator[Callable[..., Asker]]:
     servers: list[HttpServer] = []
 
     def start(
-        model: Any, *, keys: Keys | None = None, name: str | None = None, **settings: Any
+        model: Any,
+        *,
+        keys: Keys | None = None,
+        memory_left: Callable[[], int | None] = lambda: None,
+        **settings: Any,
     ) -> Asker:
-        settings = {"drain_seconds": 0.0} | settings
-        server = HttpServer(
-            model, port=0, keys=keys, name=name, settings=ServerSettings(**settings)
-        )
+        given = ServerSettings(**({"drain_seconds": 0.0} | settings))
+        server = HttpServer(model, port=0, keys=keys, settings=given, memory_left=memory_left)
         server.start()
         servers.append(server)
         return Asker(server)

@@ -97,6 +97,30 @@ def test_a_client_that_hangs_up_in_the_line_never_has_a_turn(serve, scripted, ev
     assert scripted.begun == ["hang x", "next"]
 
 
+@pytest.mark.parametrize("text", ["panic", "choke"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_panic_fails_one_request_and_not_the_server(serve, scripted, text, stream):
+    ask = serve(scripted)
+    answer = ask.chat(text, stream=stream)
+    assert answer.status == 500
+    assert answer.error["type"] == "server_error"
+    assert ask.chat("next").status == 200
+
+
+def test_without_memory_requests_are_refused_before_they_begin(serve, scripted):
+    ask = serve(scripted, memory_left=lambda: 5 << 20)
+    answer = ask.chat("x")
+    assert answer.status == 503
+    assert answer.error["code"] == "out_of_memory"
+    assert "5 MiB of memory left and keeps 32 MiB" in answer.error["message"]
+    assert int(answer.headers["retry-after"]) >= 1
+    assert scripted.seen == []
+    assert ask("/v1/models").status == 200
+    assert serve(scripted, memory_left=lambda: 5 << 20, memory_reserve_bytes=0).chat().status == 200
+    assert serve(scripted, memory_left=lambda: None).chat().status == 200
+    assert serve(scripted).chat("starve").error["code"] == "out_of_memory"
+
+
 def test_a_stream_and_its_neighbour_both_move(serve, scripted, eventually):
     ask = serve(scripted, slots=2)
     endless = ask.begin("endless", stream=True)
