@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # what follows a format is loaded with the first one that is 
     from edgewise.runtime.log_probabilities import LogProbabilityRecorder
     from edgewise.runtime.speculation import Speculation
 
+SINK_TOKENS = 4  # first tokens that are never forgotten
+
 Choose = Callable[[NDArray[np.float32]], int]
 """Gives the next id for logits [vocabulary], float32; it must not keep the array."""
 
@@ -50,6 +52,8 @@ class Decoding:
         recorder: Tells log-probabilities; None: nobody asks for them. Forced tokens are then fed
             one by one, for each needs the logits before it.
         speculation: Drafts several tokens, which are checked together; None: nothing does.
+        window: Tokens that the model sees at most; then all but the first few and the last half are
+            forgotten, and the answer goes on. None: a full slot ends it.
         standing: What decides when it begins.
         seconds: Time spent on it so far: encoding, then every step while it was in work.
     """
@@ -64,6 +68,7 @@ class Decoding:
     note: Callable[[int], None] | None = None
     recorder: LogProbabilityRecorder | None = None
     speculation: Speculation | None = None
+    window: int | None = None
     standing: Standing = field(default_factory=Standing)
     seconds: float = 0.0
 
@@ -75,11 +80,43 @@ class Decoding:
     pending: tuple[int, ...] = field(default=(), init=False)  # of the answer, to be fed next
     agreed: int = field(default=0, init=False)  # of the last drafts, those that are the answer's
     cancelled: bool = field(default=False, init=False)
+    _prompt_tokens: int = field(default=0, init=False)
     _due: deque[int] = field(default_factory=deque, init=False)  # forced, and not given out yet
     _made: list[Piece] = field(default_factory=list, init=False)
     _failure: Exception | None = field(default=None, init=False)
     _generated: int = field(default=0, init=False)
     _first_seconds: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._prompt_tokens = len(self.prompt)
+
+    @property
+    def answer_room(self) -> int:
+        """Tokens that a slot should have room for behind the prompt."""
+        if self.window is None:
+            return self.max_tokens
+        return min(self.max_tokens, self.window - len(self.prompt))
+
+    def forget_middle(self, seen: Sequence[int], most: int) -> int:
+        """Read on from the first tokens and the last half, as if they were a prompt.
+
+        The first tokens draw attention whatever they are, without which a model loses its way
+        (Xiao et al. 2023, arXiv:2309.17453). The last half is computed anew, at the positions at
+        which it stands now, so that it takes no part in what was forgotten.
+
+        Args:
+            seen: Tokens in the slot, those to be fed next not among them.
+            most: Tokens that the slot has room for.
+
+        Returns:
+            How many first tokens stay as they are.
+        """
+        text = [*seen, *self.pending]
+        last = min(max(most // 2, len(self.pending)), most - SINK_TOKENS)
+        self.prompt = text[:SINK_TOKENS] + text[-last:]
+        self.pending = ()
+        self.computed = SINK_TOKENS
+        return SINK_TOKENS
 
     @property
     def in_prompt(self) -> bool:
@@ -134,7 +171,9 @@ class Decoding:
 
     def _give_out(self, logits: NDArray[np.float32], room: int) -> bool:
         """Make pieces of the pending tokens; return whether the answer has ended."""
-        most = min(room + 1, self.max_tokens - self._generated)  # the last id is never fed
+        most = self.max_tokens - self._generated
+        if self.window is None:
+            most = min(most, room + 1)  # the last id is never fed
         for count, token in enumerate(self.pending, 1):
             self._generated += 1
             finished: FinishReason | None = None
@@ -222,7 +261,7 @@ class Decoding:
 
     def _statistics(self) -> Statistics:
         return Statistics.measured(
-            len(self.prompt),
+            self._prompt_tokens,
             self._generated,
             first_seconds=self._first_seconds,
             seconds=self.seconds,

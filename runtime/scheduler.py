@@ -226,7 +226,7 @@ class Scheduler:
     def _begin(self, decoding: Decoding) -> bool:
         # Asked before the lease, which may put what it displaces in the place of what is needed.
         known = self._store.longest(decoding.prompt[:-1])
-        lease = self.pool.lease(decoding.prompt, decoding.max_tokens)
+        lease = self.pool.lease(decoding.prompt, decoding.answer_room)
         if lease is None:
             return False
         with self._lock:
@@ -382,3 +382,7 @@ class Scheduler:
             self.pool.trim(slot, self.pool.length(slot) - len(drafts) + decoding.agreed)
         if ended:
             self._leave(decoding)
+        elif decoding.window is not None and self.pool.room(slot) < len(decoding.pending):
+            seen = self.pool.tokens(slot)
+            kept = decoding.forget_middle(seen, len(seen) + self.pool.room(slot))
+            self.pool.trim(slot, kept)

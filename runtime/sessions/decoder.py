@@ -32,7 +32,7 @@ from edgewise.runtime.prefix_store import Cache, PrefixStore
 from edgewise.runtime.sampling import Sampler
 from edgewise.runtime.scheduler import PREFILL_CHUNK, Scheduler
 from edgewise.runtime.sessions.answer import collect, stop_texts
-from edgewise.runtime.slot_pool import SlotPool
+from edgewise.runtime.slot_pool import ContextError, SlotPool
 from edgewise.runtime.speculation import Speculation
 from edgewise.runtime.stop import StopTexts
 from edgewise.runtime.tokenizer import Tokenizer
@@ -116,6 +116,11 @@ class DecoderSession:
             FormatError: The format that is asked for can not be used.
             ModelError: The scheduler was closed.
         """
+        if options.window is not None and len(prompt_ids) > options.window:
+            raise ContextError(
+                f"the prompt has {len(prompt_ids)} tokens, the window holds {options.window}: "
+                "shorten it, or give a larger window"
+            )
         sampler = Sampler(
             options.sampling(self._manifest.defaults),
             prompt_ids,
@@ -133,6 +138,7 @@ class DecoderSession:
                 constraint=self._constraint(options.output_format),
                 note=sampler.note,
                 recorder=recorder_of(options, self._manifest.sampled_vocabulary),
+                window=options.window,
                 speculation=self._speculation(prompt_ids),
                 standing=Standing() if standing is None else standing,
                 seconds=encoding_seconds,
