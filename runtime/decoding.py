@@ -28,6 +28,7 @@ from edgewise.runtime.stop import StopTexts
 if TYPE_CHECKING:  # what follows a format is loaded with the first one that is asked for
     from edgewise.runtime.constraint import Constraint
     from edgewise.runtime.log_probabilities import LogProbabilityRecorder
+    from edgewise.runtime.speculation import Speculation
 
 Choose = Callable[[NDArray[np.float32]], int]
 """Gives the next id for logits [vocabulary], float32; it must not keep the array."""
@@ -48,6 +49,7 @@ class Decoding:
         note: Is told of tokens that the constraint has forced, so that nobody chose them.
         recorder: Tells log-probabilities; None: nobody asks for them. Forced tokens are then fed
             one by one, for each needs the logits before it.
+        speculation: Drafts several tokens, which are checked together; None: nothing does.
         standing: What decides when it begins.
         seconds: Time spent on it so far: encoding, then every step while it was in work.
     """
@@ -61,6 +63,7 @@ class Decoding:
     constraint: Constraint | None = None
     note: Callable[[int], None] | None = None
     recorder: LogProbabilityRecorder | None = None
+    speculation: Speculation | None = None
     standing: Standing = field(default_factory=Standing)
     seconds: float = 0.0
 
@@ -70,6 +73,7 @@ class Decoding:
     computed: int = field(default=0, init=False)  # tokens of the prompt whose keys are in the slot
     reused: int = field(default=0, init=False)  # of those, the ones another request had computed
     pending: tuple[int, ...] = field(default=(), init=False)  # of the answer, to be fed next
+    agreed: int = field(default=0, init=False)  # of the last drafts, those that are the answer's
     cancelled: bool = field(default=False, init=False)
     _due: deque[int] = field(default_factory=deque, init=False)  # forced, and not given out yet
     _made: list[Piece] = field(default_factory=list, init=False)
@@ -87,22 +91,49 @@ class Decoding:
         self.computed += tokens
         self._made.append(Piece("", ()))
 
-    def take(self, logits: NDArray[np.float32], room: int, seconds: float) -> bool:
-        """Choose the next token.
+    def propose(self, room: int) -> list[int]:
+        """Return tokens that may follow those to be fed next, to be checked in the same step.
 
         Args:
-            logits: [vocabulary], float32, after the last computed token.
-            room: Tokens that can still be fed.
+            room: Tokens that can be fed, those to be fed next among them.
+        """
+        if self.speculation is None:
+            return []
+        most = min(room - len(self.pending), self.max_tokens - self._generated - 1)
+        return self.speculation.propose(most)
+
+    def take(
+        self, logits: NDArray[np.float32], room: int, seconds: float, drafts: Sequence[int] = ()
+    ) -> bool:
+        """Choose the next tokens: one, and one more for each drafted token that was chosen.
+
+        Args:
+            logits: [1 + drafts, vocabulary], float32, after the last token of prompt or answer and
+                after each drafted one. May be overwritten.
+            room: Tokens that can still be fed behind the drafts.
             seconds: What the present step has taken until now.
+            drafts: Which were fed behind the answer's last token; `agreed` tells how many stay.
 
         Returns:
             Whether the answer has ended.
         """
         if self._generated == 0:
             self._first_seconds = self.seconds + seconds
-        if self.recorder is not None:
-            self.recorder.observe(logits)
-        self.pending = self._next(logits)
+        self.agreed = 0
+        while True:
+            self.pending = self._next(logits[self.agreed])
+            if self._give_out(logits[self.agreed], room + len(drafts) - self.agreed):
+                return True
+            if self.speculation is not None:
+                self.speculation.follow(self.pending)
+            right = _agreeing(self.pending, drafts[self.agreed :])
+            self.agreed += right
+            if right < len(self.pending):
+                self.pending = self.pending[right:]
+                return False
+
+    def _give_out(self, logits: NDArray[np.float32], room: int) -> bool:
+        """Make pieces of the pending tokens; return whether the answer has ended."""
         most = min(room + 1, self.max_tokens - self._generated)  # the last id is never fed
         for count, token in enumerate(self.pending, 1):
             self._generated += 1
@@ -123,6 +154,8 @@ class Decoding:
 
     def _next(self, logits: NDArray[np.float32]) -> tuple[int, ...]:
         """Return the tokens to give out and to feed together."""
+        if self.recorder is not None:
+            self.recorder.observe(logits)
         if not self._due:
             tokens = self._chosen(logits)
             if self.recorder is None:
@@ -195,3 +228,11 @@ class Decoding:
             seconds=self.seconds,
             reused_tokens=self.reused,
         )
+
+
+def _agreeing(chosen: Sequence[int], drafts: Sequence[int]) -> int:
+    """Return how many first tokens are equal."""
+    for place, (token, draft) in enumerate(zip(chosen, drafts, strict=False)):
+        if token != draft:
+            return place
+    return min(len(chosen), len(drafts))

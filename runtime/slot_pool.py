@@ -267,7 +267,7 @@ class SlotPool:
         if not 0 <= length <= len(held.tokens):
             raise ValueError(f"slot {slot} holds {len(held.tokens)} tokens, not {length}")
         del held.tokens[length:]
-        if slot in self._tree:
+        if len(self._tree.sequence(slot)) > length:
             self._tree.insert(slot, held.tokens)
 
     def share(self, slot: int) -> None:
