@@ -93,7 +93,7 @@ def crowd_at(
             assert process.stderr is not None
             said = iter(process.stderr.readline, b"")
             assert any(b"Connected to" in line for line in said)
-            # Nobody else reads what it says of each request, and a full pipe would stop it.
+            # A pipe that nobody reads from would fill up with what it says of each request.
             reader = threading.Thread(target=lambda: [None for _ in said], daemon=True)
             reader.start()
             crowd = Crowd(shared_amqtt.port, device)
@@ -115,11 +115,12 @@ def test_it_is_flat_over_2000_requests(crowd_at: Any, tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # on a machine that does other things as well
 def test_it_is_flat_with_a_real_model(crowd_at: Any, smollm2: Any) -> None:
     agent = crowd_at(smollm2(None).bundle.path)
-    agent.crowd.ask(100, max_tokens=8)
+    agent.crowd.ask(60, max_tokens=4)
     before = resident_bytes(agent.process)
-    agent.crowd.ask(200, max_tokens=8)
+    agent.crowd.ask(100, max_tokens=4)
     growth = resident_bytes(agent.process) - before
-    assert agent.crowd.ends == {"ok": 294, "error 400": 6}
-    assert growth < 8 * MIB, f"{growth / MIB:.1f} MiB more after 200 requests"
+    assert agent.crowd.ends == {"ok": 156, "error 400": 4}
+    assert growth < 8 * MIB, f"{growth / MIB:.1f} MiB more after 100 requests"
