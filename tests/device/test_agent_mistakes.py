@@ -169,13 +169,14 @@ def test_an_exception_of_the_model_ends_its_request_only(
     talk.agent.check()
 
 
-def test_a_panic_of_a_library_ends_its_request_only(
-    mosquitto_5: Any, converse: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("prompt", "code"), [("panic now", 500), ("swell now", 507)])
+def test_a_panic_or_a_lack_of_memory_ends_its_request_only(
+    mosquitto_5: Any, converse: Any, caplog: pytest.LogCaptureFixture, prompt: str, code: int
 ) -> None:
     caplog.set_level("CRITICAL", "edgewise.device.worker")
     talk = converse(mosquitto_5)
-    talk.ask("q1", "panic now")
-    assert talk.probe.wait_for_end("q1")["code"] == 500
+    talk.ask("q1", prompt)
+    assert talk.probe.wait_for_end("q1")["code"] == code
     talk.ask("q2", "fine")
     assert talk.probe.wait_for_end("q2")["status"] == "ok"
     talk.agent.check()
