@@ -174,10 +174,16 @@ def main(given: Sequence[str] | None = None) -> int:
         return 0
     if not arguments.engine:
         command_line.error("give --engine NAME=KIND:MODEL at least once")
+    names = [engine.name for engine in arguments.engine]
+    if len(set(names)) < len(names):
+        command_line.error(f"engines need names of their own, not {', '.join(names)}")
     if arguments.llama_cpp is not None:
         os.environ["LLAMA_CPP_BIN"] = str(arguments.llama_cpp)
     comparison = Comparison(arguments)
-    comparison.run()
+    try:
+        comparison.run()
+    except KeyboardInterrupt:
+        print("Ended early: this is what there is.", file=sys.stderr)
     text, complete = comparison.table()
     print(f"{text}\n\n{comparison.aims()}")
     if not complete:

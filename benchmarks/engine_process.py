@@ -44,6 +44,8 @@ class Engine:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not NAME=KIND:MODEL[@PYTHON] with KIND one of {', '.join(kinds)}"
             )
+        if not Path(model).exists():
+            raise argparse.ArgumentTypeError(f"there is no {model}, which {name!r} would load")
         return cls(name, kind, model, python or sys.executable)
 
     @property

@@ -1,6 +1,7 @@
 """The workloads by name: what each is, and what its figures are called.
 
-Rule: what is measured is data here; `compare.py` and the engines know the kinds alone.
+Rule: what is measured is data here; `compare.py` and the engines know the kinds alone. What takes
+long is timed once in a round.
 """
 
 from __future__ import annotations
@@ -29,17 +30,24 @@ class Task:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-def _speed(prefill: tuple[int, ...], histories: tuple[int, ...], new_tokens: int) -> Task:
+def _speed(
+    prefill: tuple[int, ...], histories: tuple[int, ...], new_tokens: int, repeats: int = 3
+) -> Task:
     labels = {f"prefill_{tokens}": f"prefill of {tokens}, tokens/s" for tokens in prefill}
     labels |= {
         f"decode_{tokens}": f"decode of {new_tokens} after {tokens}, tokens/s"
         for tokens in histories
     }
-    options = {"prefill": prefill, "histories": histories, "new_tokens": new_tokens}
+    options = {
+        "prefill": prefill,
+        "histories": histories,
+        "new_tokens": new_tokens,
+        "repeats": repeats,
+    }
     return Task("speed", labels, max(prefill + histories) + new_tokens + 1, options)
 
 
-def _together(requests: int, shared: int, own: int, new_tokens: int) -> Task:
+def _together(requests: int, shared: int, own: int, new_tokens: int, repeats: int = 3) -> Task:
     return Task(
         "together",
         {f"together_{requests}": f"{requests} requests at once, generated tokens/s"},
@@ -50,6 +58,7 @@ def _together(requests: int, shared: int, own: int, new_tokens: int) -> Task:
             "shared": shared,
             "own": own,
             "new_tokens": new_tokens,
+            "repeats": repeats,
         },
     )
 
@@ -57,7 +66,7 @@ def _together(requests: int, shared: int, own: int, new_tokens: int) -> Task:
 TASKS: Mapping[str, Task] = {
     "prefill": _speed((512,), (), 1),
     "decode": _speed((), (64,), 128),
-    "history": _speed((), (1800,), 64),
+    "history": _speed((), (1800,), 64, repeats=1),
     "cold": Task(
         "cold", {"cold_seconds": "cold start to first token, s"}, 128, {"histories": (64,)}
     ),
@@ -68,7 +77,7 @@ TASKS: Mapping[str, Task] = {
         {"histories": (64,)},
     ),
     "together-8": _together(8, 48, 16, 32),
-    "together-32": _together(32, 48, 16, 32),
+    "together-32": _together(32, 48, 16, 32, repeats=1),
     "template": Task(
         "template",
         {

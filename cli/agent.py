@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -25,9 +24,7 @@ from edgewise.cli.parameters import (
     examples,
     threads_option,
 )
-
-if TYPE_CHECKING:
-    from edgewise.runtime.manifest import Manifest
+from edgewise.cli.slots import default_slots
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -171,19 +168,6 @@ def agent(
         )
         running.run()
     console.say(f"{device} has stopped.")
-
-
-def default_slots(manifest: Manifest) -> int:
-    """Return how many slots an agent has unless its user says: as many as the profile advises.
-
-    The bundle may have been exported for a profile that only the machine of its export has.
-    """
-    if manifest.family not in {"decoder", "vision_language"}:
-        return 1
-    from edgewise.firmware_profiles import available_profiles, load_profile
-
-    name = manifest.profile.partition(":")[0]
-    return load_profile(name).slots if name in available_profiles() else 1
 
 
 def embedded_port(broker: str | None) -> int:

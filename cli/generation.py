@@ -38,6 +38,13 @@ def _biases(
 
 _GENERATION_OPTIONS = (
     click.option(
+        "--window",
+        type=int,
+        metavar="N",
+        help="Answer without end: once N tokens are seen, forget all but the first few and the "
+        "last half. The context is the most that can be seen.",
+    ),
+    click.option(
         "--max-tokens", type=int, metavar="N", help="Generate at most N tokens; default 256."
     ),
     click.option(

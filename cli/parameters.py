@@ -126,6 +126,19 @@ context_option = click.option(
     help="Tokens that prompt and answer may have together; by default all that the bundle allows. "
     "Less takes less memory.",
 )
+lookup_option = click.option(
+    "--prompt-lookup",
+    is_flag=True,
+    help="Draft what followed the last words where they stood before: the same answer, sooner "
+    "where it quotes its prompt.",
+)
+draft_option = click.option(
+    "--draft",
+    "draft_model",
+    type=PATH,
+    metavar="BUNDLE",
+    help="A smaller bundle with the same vocabulary that drafts: the same answer, sooner.",
+)
 format_option = click.option(
     "--format",
     "runtime",

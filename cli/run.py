@@ -33,8 +33,10 @@ from edgewise.cli.parameters import (
     PATH,
     bundle_argument,
     context_option,
+    draft_option,
     examples,
     json_option,
+    lookup_option,
     prompt_with_system,
     threads_option,
 )
@@ -96,6 +98,8 @@ MOST_TOGETHER = 8  # answers that are computed at the same time, each with a cac
 @generation_options
 @threads_option
 @context_option
+@lookup_option
+@draft_option
 @json_option
 @click.option(
     "--n",
@@ -117,6 +121,8 @@ def run(
     system: str | None,
     threads: int | None,
     context: int | None,
+    prompt_lookup: bool,
+    draft_model: Path | None,
     as_json: bool,
     stream: bool,
     count: int | None,
@@ -151,7 +157,14 @@ def run(
         lines = lines_to_judge(text, text_pair, file)
     with console.status("Loading the model"):
         slots = max(options.beams, min(count or 1, MOST_TOGETHER))
-        model = load(bundle, threads=threads, context_length=context, slots=slots)
+        model = load(
+            bundle,
+            threads=threads,
+            context_length=context,
+            slots=slots,
+            prompt_lookup=prompt_lookup,
+            draft_model=draft_model,
+        )
     with model:
         if count is not None and prompt is not None:
             _generate_several(

@@ -19,6 +19,7 @@ from edgewise.cli.parameters import (
     examples,
     threads_option,
 )
+from edgewise.cli.slots import default_slots
 
 IMAGES_MAX_BYTES = 16 << 20  # of a request that may hold images
 
@@ -57,9 +58,8 @@ IMAGES_MAX_BYTES = 16 << 20  # of a request that may hold images
     "--slots",
     type=int,
     metavar="N",
-    default=1,
-    help="Answers that are generated at once. Each takes as much memory again when it is used. "
-    "Default: 1.",
+    help="Answers that are computed at once. Default: as the profile says that the bundle was "
+    "exported for.",
 )
 @click.option(
     "--queue",
@@ -85,10 +85,10 @@ IMAGES_MAX_BYTES = 16 << 20  # of a request that may hold images
 )
 @click.option(
     "--cache-mib",
-    type=int,
+    type=click.IntRange(min=1),
     metavar="N",
-    help="Memory for the keys and values of all slots together; what finds none waits. Default: "
-    "what they take when full.",
+    help="What the keys and values of all answers may take together, in MiB; what does not fit "
+    "waits. Default: those of one whole context, for which the export has planned.",
 )
 @threads_option
 @context_option
@@ -104,7 +104,7 @@ def serve(
     cache_mib: int | None,
     threads: int | None,
     context: int | None,
-    slots: int,
+    slots: int | None,
     queue_size: int,
     max_tokens: int,
     drain_seconds: float,
@@ -119,11 +119,15 @@ def serve(
     from edgewise.device.http.listening import listen
     from edgewise.device.http.server import HttpServer
     from edgewise.device.http.settings import ServerSettings
-    from edgewise.runtime import load
+    from edgewise.runtime import load, open_bundle
 
     # What is mistyped is told before a model is loaded, which may take long.
+    manifest = open_bundle(bundle).manifest
     settings = ServerSettings(
-        slots=slots, queue_size=queue_size, max_tokens=max_tokens, drain_seconds=drain_seconds
+        slots=default_slots(manifest) if slots is None else slots,
+        queue_size=queue_size,
+        max_tokens=max_tokens,
+        drain_seconds=drain_seconds,
     )
     keys = None if key_file is None else Keys.read(key_file)
     listen(host, port, has_keys=keys is not None).close()
@@ -137,14 +141,15 @@ def serve(
                     context_length=context,
                     slots=settings.slots,
                     cache_bytes=None if cache_mib is None else cache_mib << 20,
+                    within_plan=True,
                 )
             )
-        if model.manifest.image is not None:
+        if manifest.image is not None:
             settings = replace(settings, max_body_bytes=IMAGES_MAX_BYTES)
         server = HttpServer(
             cast("Any", model), host=host, port=port, keys=keys, name=name, settings=settings
         )
-        shown = f"{name or model.manifest.model_id} ({', '.join(model.manifest.tasks)})"
+        shown = f"{name or manifest.model_id} ({', '.join(manifest.tasks)})"
         server.run(
             on_start=lambda: console.say(f"{shown} is served on {server.url}/v1; Ctrl-C ends it.")
         )

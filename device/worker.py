@@ -125,7 +125,7 @@ class Worker:
             logger.exception("There was not enough memory for %s", _names(jobs))
             message = "The device has not enough memory for this now; try again later."
             self._fail(jobs, ErrorCode.NO_MEMORY, message)
-        except BaseException as error:
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             if isinstance(error, EdgewiseError) and not isinstance(error, EngineError):
                 self._fail(jobs, ErrorCode.INVALID, str(error)[:MAX_FAILURE_LENGTH])
                 return

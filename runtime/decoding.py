@@ -28,6 +28,9 @@ from edgewise.runtime.stop import StopTexts
 if TYPE_CHECKING:  # what follows a format is loaded with the first one that is asked for
     from edgewise.runtime.constraint import Constraint
     from edgewise.runtime.log_probabilities import LogProbabilityRecorder
+    from edgewise.runtime.speculation import Speculation
+
+SINK_TOKENS = 4  # first tokens that are never forgotten
 
 Choose = Callable[[NDArray[np.float32]], int]
 """Gives the next id for logits [vocabulary], float32; it must not keep the array."""
@@ -48,6 +51,9 @@ class Decoding:
         note: Is told of tokens that the constraint has forced, so that nobody chose them.
         recorder: Tells log-probabilities; None: nobody asks for them. Forced tokens are then fed
             one by one, for each needs the logits before it.
+        speculation: Drafts several tokens, which are checked together; None: nothing does.
+        window: Tokens that the model sees at most; then all but the first few and the last half are
+            forgotten, and the answer goes on. None: a full slot ends it.
         standing: What decides when it begins.
         seconds: Time spent on it so far: encoding, then every step while it was in work.
     """
@@ -61,6 +67,8 @@ class Decoding:
     constraint: Constraint | None = None
     note: Callable[[int], None] | None = None
     recorder: LogProbabilityRecorder | None = None
+    speculation: Speculation | None = None
+    window: int | None = None
     standing: Standing = field(default_factory=Standing)
     seconds: float = 0.0
 
@@ -70,12 +78,45 @@ class Decoding:
     computed: int = field(default=0, init=False)  # tokens of the prompt whose keys are in the slot
     reused: int = field(default=0, init=False)  # of those, the ones another request had computed
     pending: tuple[int, ...] = field(default=(), init=False)  # of the answer, to be fed next
+    agreed: int = field(default=0, init=False)  # of the last drafts, those that are the answer's
     cancelled: bool = field(default=False, init=False)
+    _prompt_tokens: int = field(default=0, init=False)
     _due: deque[int] = field(default_factory=deque, init=False)  # forced, and not given out yet
     _made: list[Piece] = field(default_factory=list, init=False)
     _failure: Exception | None = field(default=None, init=False)
     _generated: int = field(default=0, init=False)
     _first_seconds: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._prompt_tokens = len(self.prompt)
+
+    @property
+    def answer_room(self) -> int:
+        """Tokens that a slot should have room for behind the prompt."""
+        if self.window is None:
+            return self.max_tokens
+        return min(self.max_tokens, self.window - len(self.prompt))
+
+    def forget_middle(self, seen: Sequence[int], most: int) -> int:
+        """Read on from the first tokens and the last half, as if they were a prompt.
+
+        The first tokens draw attention whatever they are, without which a model loses its way
+        (Xiao et al. 2023, arXiv:2309.17453). The last half is computed anew, at the positions at
+        which it stands now, so that it takes no part in what was forgotten.
+
+        Args:
+            seen: Tokens in the slot, those to be fed next not among them.
+            most: Tokens that the slot has room for.
+
+        Returns:
+            How many first tokens stay as they are.
+        """
+        text = [*seen, *self.pending]
+        last = min(max(most // 2, len(self.pending)), most - SINK_TOKENS)
+        self.prompt = text[:SINK_TOKENS] + text[-last:]
+        self.pending = ()
+        self.computed = SINK_TOKENS
+        return SINK_TOKENS
 
     @property
     def in_prompt(self) -> bool:
@@ -87,23 +128,52 @@ class Decoding:
         self.computed += tokens
         self._made.append(Piece("", ()))
 
-    def take(self, logits: NDArray[np.float32], room: int, seconds: float) -> bool:
-        """Choose the next token.
+    def propose(self, room: int) -> list[int]:
+        """Return tokens that may follow those to be fed next, to be checked in the same step.
 
         Args:
-            logits: [vocabulary], float32, after the last computed token.
-            room: Tokens that can still be fed.
+            room: Tokens that can be fed, those to be fed next among them.
+        """
+        if self.speculation is None:
+            return []
+        most = min(room - len(self.pending), self.max_tokens - self._generated - 1)
+        return self.speculation.propose(most)
+
+    def take(
+        self, logits: NDArray[np.float32], room: int, seconds: float, drafts: Sequence[int] = ()
+    ) -> bool:
+        """Choose the next tokens: one, and one more for each drafted token that was chosen.
+
+        Args:
+            logits: [1 + drafts, vocabulary], float32, after the last token of prompt or answer and
+                after each drafted one. May be overwritten.
+            room: Tokens that can still be fed behind the drafts.
             seconds: What the present step has taken until now.
+            drafts: Which were fed behind the answer's last token; `agreed` tells how many stay.
 
         Returns:
             Whether the answer has ended.
         """
         if self._generated == 0:
             self._first_seconds = self.seconds + seconds
-        if self.recorder is not None:
-            self.recorder.observe(logits)
-        self.pending = self._next(logits)
-        most = min(room + 1, self.max_tokens - self._generated)  # the last id is never fed
+        self.agreed = 0
+        while True:
+            self.pending = self._next(logits[self.agreed])
+            if self._give_out(logits[self.agreed], room + len(drafts) - self.agreed):
+                return True
+            if self.speculation is not None:
+                self.speculation.follow(self.pending)
+            right = _agreeing(self.pending, drafts[self.agreed :])
+            self.agreed += right
+            if right < len(self.pending):
+                self.pending = self.pending[right:]
+                return False
+
+    def _give_out(self, logits: NDArray[np.float32], room: int) -> bool:
+        """Make pieces of the pending tokens; return whether the answer has ended."""
+        most = self.max_tokens - self._generated
+        if self.window is None:
+            most = min(most, room + 1)  # the last id is never fed
         for count, token in enumerate(self.pending, 1):
             self._generated += 1
             finished: FinishReason | None = None
@@ -123,6 +193,8 @@ class Decoding:
 
     def _next(self, logits: NDArray[np.float32]) -> tuple[int, ...]:
         """Return the tokens to give out and to feed together."""
+        if self.recorder is not None:
+            self.recorder.observe(logits)
         if not self._due:
             tokens = self._chosen(logits)
             if self.recorder is None:
@@ -189,9 +261,17 @@ class Decoding:
 
     def _statistics(self) -> Statistics:
         return Statistics.measured(
-            len(self.prompt),
+            self._prompt_tokens,
             self._generated,
             first_seconds=self._first_seconds,
             seconds=self.seconds,
             reused_tokens=self.reused,
         )
+
+
+def _agreeing(chosen: Sequence[int], drafts: Sequence[int]) -> int:
+    """Return how many first tokens are equal."""
+    for place, (token, draft) in enumerate(zip(chosen, drafts, strict=False)):
+        if token != draft:
+            return place
+    return min(len(chosen), len(drafts))

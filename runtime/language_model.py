@@ -26,7 +26,8 @@ from edgewise.runtime.sessions.decoder import DecoderSession
 from edgewise.runtime.slot_pool import LEAST_COPIED
 from edgewise.runtime.tokenizer import Tokenizer
 
-if TYPE_CHECKING:  # loads modules that only who keeps beginnings needs
+if TYPE_CHECKING:  # loads modules that only who keeps beginnings, or drafts, needs
+    from edgewise.runtime.draft_loading import Drafting
     from edgewise.runtime.prefix_files import SavedPrefix
 
 
@@ -43,11 +44,13 @@ class LanguageModel(Model):
         prefill_chunk: int = PREFILL_CHUNK,
         cache_bytes: int | None = None,
         store: PrefixStore | None = None,
+        drafting: Drafting | None = None,
     ) -> None:
         """Put the loaded parts together; `edgewise.runtime.load` is what makes them."""
         super().__init__(bundle, backend, tokenizer)
         self._backend = backend
         self._template = template
+        self._drafting = drafting
         self._session = DecoderSession(
             backend,
             tokenizer,
@@ -55,6 +58,7 @@ class LanguageModel(Model):
             prefill_chunk=prefill_chunk,
             cache_bytes=cache_bytes,
             store=store,
+            new_drafter=None if drafting is None else drafting.new_drafter,
             tokenizer_json=lambda: bundle.read_text("tokenizer"),
         )
 
@@ -281,4 +285,6 @@ class LanguageModel(Model):
 
     def _close_engine(self) -> None:
         self._session.close()
+        if self._drafting is not None:
+            self._drafting.close()
         super()._close_engine()

@@ -45,6 +45,8 @@ def load(
     cache_bytes: int | None = None,
     within_plan: bool = False,
     prefix_bytes: int = 0,
+    prompt_lookup: bool = False,
+    draft_model: str | os.PathLike[str] | None = None,
     backend: EngineFactory | None = None,
 ) -> AnyModel:
     """Load a bundle.
@@ -67,6 +69,10 @@ def load(
         prefix_bytes: What beginnings of prompts may take whose slot went to another prompt, so that
             a decoder need not compute them again. Those that were saved beside the bundle are
             known in any case and take nothing.
+        prompt_lookup: Whether a decoder drafts what followed the last words where they stood
+            before, and checks several such tokens at once. It pays where answers quote their
+            prompt, is left alone where it does not, and changes no answer.
+        draft_model: A smaller bundle with the same vocabulary that drafts in the same way.
         backend: Another engine than the manifest names.
 
     Returns:
@@ -94,6 +100,11 @@ def load(
         threads = _default_threads(manifest)
     else:
         _within("threads", threads, THREADS_MAX)
+    if (prompt_lookup or draft_model is not None) and manifest.family != "decoder":
+        raise OptionsError(
+            f"drafts are asked for, and {manifest.model_id} is an {manifest.family}; accepted: a "
+            "decoder that reads text alone"
+        )
     check_minimum_versions(manifest.minimum_versions)
     tokenizer = Tokenizer.open(bundle)
     template = ChatTemplate.open(bundle)
@@ -108,16 +119,39 @@ def load(
         return runtime.SequenceModel(bundle, engine, tokenizer, template)
     if cache_bytes is None and within_plan:
         cache_bytes = engine.slot_bytes(engine.capacity)
-    is_seeing = manifest.family == "vision_language"
-    kind = runtime.VisionLanguageModel if is_seeing else runtime.LanguageModel
-    return kind(
+    store = _known_beginnings(bundle, prefix_bytes)
+    if manifest.family == "vision_language":
+        return runtime.VisionLanguageModel(
+            bundle,
+            engine,
+            tokenizer,
+            template,
+            prefill_chunk=prefill_chunk,
+            cache_bytes=cache_bytes,
+            store=store,
+        )
+    drafting = None
+    if prompt_lookup or draft_model is not None:
+        from edgewise.runtime.draft_loading import (  # noqa: PLC0415  # few bundles are loaded so
+            open_drafting,
+        )
+
+        drafting = open_drafting(
+            bundle,
+            prompt_lookup=prompt_lookup,
+            draft_model=draft_model,
+            threads=threads,
+            capacity=capacity,
+        )
+    return runtime.LanguageModel(
         bundle,
         engine,
         tokenizer,
         template,
         prefill_chunk=prefill_chunk,
         cache_bytes=cache_bytes,
-        store=_known_beginnings(bundle, prefix_bytes),
+        store=store,
+        drafting=drafting,
     )
 
 

@@ -38,6 +38,7 @@ DRY_ALLOWED_LENGTH_MAX = 2**31 - 1  # tokens
 DRY_BREAKERS = ("\n", ":", '"', "*")
 DRY_BREAKER_MAX_LENGTH = 64  # characters
 SEED_MAX = 2**64 - 1
+WINDOW_MIN = 32  # tokens
 STOP_MAX_COUNT = 32  # strings
 STOP_MAX_LENGTH = 1024  # characters
 BEAMS_MAX = 64
@@ -108,9 +109,11 @@ class GenerationOptions:
     length_penalty: float = 1.0  # beams are ranked by log-probability / tokens ** length_penalty
     output_format: OutputFormat | None = None  # what the answer must look like
     logprobs: int | None = None  # 0 to LOGPROBS_MAX: of each token, and of so many likely ones
+    window: int | None = None  # WINDOW_MIN or more tokens, see Decoding; None: the context ends it
 
     def __post_init__(self) -> None:
         check_whole("max_tokens", self.max_tokens, 1, 2**31 - 1)
+        check_whole("window", self.window, WINDOW_MIN, 2**31 - 1, optional=True)
         self._check_sampling()
         self._check_penalties()
         if not isinstance(self.raw, bool):

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.admission import AdmissionQueue, LateError
-from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.backends.protocol import Backend, VerifyingBackend
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.model import ModelError
@@ -191,13 +191,16 @@ class Scheduler:
         answering = [one for one in self._working if one.pending]
         if prompt is not None:
             self._read_prompt(prompt, busy=bool(answering), begin=begin)
-        forced = [one for one in answering if len(one.pending) > 1]
         for one in answering:
             one.begin_mask()
-        for run in self._runs(one for one in answering if len(one.pending) == 1):
+        if len(answering) == 1 and answering[0].speculation is not None:
+            several = answering  # a draft pays where no other answer shares the step
+        else:
+            several = [one for one in answering if len(one.pending) > 1]
+        for run in self._runs(one for one in answering if one not in several):
             self._write_tokens(run, begin)
-        for one in forced:
-            self._write_forced(one, begin)
+        for one in several:
+            self._write_several(one, begin, drafting=len(answering) == 1)
         seconds = perf_counter() - begin
         with self._lock:
             new = {id(one) for one in published if one.publish(seconds)}
@@ -223,7 +226,7 @@ class Scheduler:
     def _begin(self, decoding: Decoding) -> bool:
         # Asked before the lease, which may put what it displaces in the place of what is needed.
         known = self._store.longest(decoding.prompt[:-1])
-        lease = self.pool.lease(decoding.prompt, decoding.max_tokens)
+        lease = self.pool.lease(decoding.prompt, decoding.answer_room)
         if lease is None:
             return False
         with self._lock:
@@ -235,8 +238,7 @@ class Scheduler:
         try:
             decoding.computed = decoding.reused = self._fill(lease, decoding.prompt[:known])
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is this one's alone
-            decoding.fail(error)
-            self._leave(decoding, intact=False)
+            self._fail([decoding], error)
         return True
 
     def _fill(self, lease: Lease, stored: Sequence[int]) -> int:
@@ -267,7 +269,7 @@ class Scheduler:
             return
         decoding.computed += len(chunk)
         self.pool.share(slot)
-        self._take(decoding, logits[0], begin)
+        self._take(decoding, logits, begin)
 
     def _write_tokens(self, run: list[Decoding], begin: float) -> None:
         """Feed the chosen token of each decoding of neighbouring slots."""
@@ -285,19 +287,43 @@ class Scheduler:
         logits = self._compute(run, first, token_ids, pasts)
         if logits is not None:
             for slot, one in by_slot.items():
-                self._take(one, logits[slot - first], begin)
+                self._take(one, logits[slot - first : slot - first + 1], begin)
 
-    def _write_forced(self, decoding: Decoding, begin: float) -> None:
-        """Feed several tokens of one decoding at once."""
-        slot = decoding.slot
+    def _write_several(self, decoding: Decoding, begin: float, *, drafting: bool) -> None:
+        """Feed one decoding what is forced and what may follow, at once."""
+        slot, start = decoding.slot, perf_counter()
         if slot is None:
             return
-        token_ids = np.array([decoding.pending], np.int64)
-        logits = self._compute(
-            [decoding], slot, token_ids, [self.pool.append(slot, decoding.pending)]
-        )
-        if logits is not None:
-            self._take(decoding, logits[0], begin)
+        backend, drafts = self._backend, []
+        fed = decoding.pending
+        logits: NDArray[np.float32] | None
+        if drafting and isinstance(backend, VerifyingBackend) and backend.verifies:
+            try:
+                drafts = decoding.propose(self.pool.room(slot))
+            except Exception as error:  # noqa: BLE001 - of the model that drafts for this one
+                self._fail([decoding], error, intact=True)
+                return
+        if drafts and isinstance(backend, VerifyingBackend):
+            fed = (*fed, *drafts)
+            try:
+                logits = backend.verify(slot, np.array(fed), self.pool.append(slot, fed))
+            except Exception as error:  # noqa: BLE001 - whatever an engine raises is theirs alone
+                self._fail([decoding], error)
+                return
+            logits = logits[-1 - len(drafts) :]
+        else:
+            past = self.pool.append(slot, fed)
+            logits = self._compute([decoding], slot, np.array([fed], np.int64), [past])
+        if logits is None:
+            return
+        self._take(decoding, logits, begin, drafts)
+        if decoding.speculation is not None:
+            decoding.speculation.learn(
+                fed=len(fed),
+                drafted=len(drafts),
+                agreed=decoding.agreed,
+                seconds=perf_counter() - start,
+            )
 
     def _runs(self, answering: Iterable[Decoding]) -> list[list[Decoding]]:
         """Part decodings into runs of slots that one call of the engine computes.
@@ -327,18 +353,36 @@ class Scheduler:
         try:
             return self._backend.step(first, token_ids, np.array(pasts, np.int32))
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is theirs alone
-            for one in decodings:
-                one.fail(error)
-                self._leave(one, intact=False)
+            self._fail(decodings, error)
             return None
 
-    def _take(self, decoding: Decoding, logits: NDArray[np.float32], begin: float) -> None:
-        if decoding.cancelled or decoding.slot is None:
+    def _fail(
+        self, decodings: Iterable[Decoding], error: Exception, *, intact: bool = False
+    ) -> None:
+        for one in decodings:
+            one.fail(error)
+            self._leave(one, intact=intact)
+
+    def _take(
+        self,
+        decoding: Decoding,
+        logits: NDArray[np.float32],
+        begin: float,
+        drafts: Sequence[int] = (),
+    ) -> None:
+        slot = decoding.slot
+        if decoding.cancelled or slot is None:
             return
+        ended, decoding.agreed = True, 0
         try:
-            ended = decoding.take(logits, self.pool.room(decoding.slot), perf_counter() - begin)
+            ended = decoding.take(logits, self.pool.room(slot), perf_counter() - begin, drafts)
         except Exception as error:  # noqa: BLE001 - a sampler's, and so this request's alone
             decoding.fail(error)
-            ended = True
+        if drafts:
+            self.pool.trim(slot, self.pool.length(slot) - len(drafts) + decoding.agreed)
         if ended:
             self._leave(decoding)
+        elif decoding.window is not None and self.pool.room(slot) < len(decoding.pending):
+            seen = self.pool.tokens(slot)
+            kept = decoding.forget_middle(seen, len(seen) + self.pool.room(slot))
+            self.pool.trim(slot, kept)

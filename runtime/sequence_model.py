@@ -129,6 +129,11 @@ class SequenceModel(Model):
                 f"an output format is given; {self.manifest.model_id}, an encoder-decoder, follows"
                 " none: leave it out, or ask a decoder"
             )
+        if settled.window is not None:
+            raise OptionsError(
+                f"a window is given; {self.manifest.model_id}, an encoder-decoder, has none: leave"
+                " it out, or ask a decoder"
+            )
         self._require("generate")
         source_ids = self._encode(prompt, raw=settled.raw)
         self._session.check(source_ids, settled)

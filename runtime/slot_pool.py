@@ -233,6 +233,10 @@ class SlotPool:
         """Return how many tokens of a held slot are valid."""
         return len(self._held(slot).tokens)
 
+    def tokens(self, slot: int) -> tuple[int, ...]:
+        """Return the tokens of a held slot that are valid."""
+        return tuple(self._held(slot).tokens)
+
     def readable_length(self, slot: int) -> int:
         """Return how many tokens of any slot are valid."""
         return len(self._slots[slot].tokens)
@@ -267,7 +271,7 @@ class SlotPool:
         if not 0 <= length <= len(held.tokens):
             raise ValueError(f"slot {slot} holds {len(held.tokens)} tokens, not {length}")
         del held.tokens[length:]
-        if slot in self._tree:
+        if len(self._tree.sequence(slot)) > length:
             self._tree.insert(slot, held.tokens)
 
     def share(self, slot: int) -> None:

@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from llama_server import started
-from measuring import REPEATS, Figures, timed
+from measuring import Figures, timed
 from memory_peak import MemoryPeak
 from workload import Workload
 
@@ -49,7 +49,7 @@ def _figures(workload: Workload) -> Figures:
 
 
 def _speed(workload: Workload) -> Figures:
-    repeats = ["-r", str(REPEATS)]
+    repeats = ["-r", str(workload.repeats)]
     figures = {}
     if workload.prefill:
         for test in _run(_bench_command(workload, workload.prefill, 0, repeats)):

@@ -24,10 +24,9 @@ from memory_peak import MemoryPeak
 from prompts import sharing_prompts, token_ids
 from workload import Workload
 
-REPEATS = 3
 TEMPLATES = 4
 WARM_REQUESTS = 3  # of each template
-EXTRACTIONS = 4
+EXTRACTIONS = 3
 Figures = dict[str, float]
 
 
@@ -137,10 +136,11 @@ def _speed(engine: LoadedEngine, workload: Workload) -> Figures:
     ids = token_ids(max(workload.prefill + workload.histories), engine.vocabulary_size, "speed")
     figures = {}
     for tokens in workload.prefill:
-        seconds, _ = _repeated(engine, ids[:tokens], 1)
+        seconds, _ = _repeated(engine, ids[:tokens], 1, workload.repeats)
         figures[f"prefill_{tokens}"] = tokens / seconds
     for history in workload.histories:
-        _, seconds = _repeated(engine, ids[:history], workload.new_tokens + 1)
+        count = workload.new_tokens + 1
+        _, seconds = _repeated(engine, ids[:history], count, workload.repeats)
         figures[f"decode_{history}"] = workload.new_tokens / seconds
     return figures
 
@@ -149,7 +149,7 @@ def _together(engine: LoadedEngine, workload: Workload) -> Figures:
     if not isinstance(engine, ServingEngine):
         return {}
     seconds = []
-    for repeat in range(REPEATS + 1):
+    for repeat in range(workload.repeats + 1):
         prompts = sharing_prompts(
             workload.requests,
             workload.shared,
@@ -203,8 +203,10 @@ def _extraction(engine: LoadedEngine) -> Figures:
     }
 
 
-def _repeated(engine: LoadedEngine, ids: Sequence[int], count: int) -> tuple[float, float]:
+def _repeated(
+    engine: LoadedEngine, ids: Sequence[int], count: int, repeats: int
+) -> tuple[float, float]:
     """Return the median seconds to the first token, and from there to the last."""
     engine.run(ids, count)
-    runs = [engine.run(ids, count) for _ in range(REPEATS)]
+    runs = [engine.run(ids, count) for _ in range(repeats)]
     return statistics.median(run[0] for run in runs), statistics.median(run[1] for run in runs)

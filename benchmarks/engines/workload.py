@@ -30,6 +30,8 @@ class Workload:
         shared: Tokens that all requests begin with.
         own: Tokens of each request behind them.
         context: Tokens that the cache must hold for a sequence.
+        repeats: How often a thing is timed, after a first time that does not count; the median is
+            the figure.
         begin: When the process was started, of the system's monotonic clock, in seconds.
     """
 
@@ -45,6 +47,7 @@ class Workload:
     slots: int = 1
     shared: int = 0
     own: int = 0
+    repeats: int = 3
 
     @classmethod
     def read(cls) -> Workload:

@@ -9,6 +9,7 @@ Graph inputs and outputs carry the names that onnxruntime-genai uses:
 | attention_mask | int64 | [batch, past + new tokens], 1 for real tokens, right-padded |
 | past_key_values.{layer}.key / .value | float32 | [batch, key-value heads, cache, head size] |
 | logits | float32 | [batch, 1, vocabulary], of each row's last real token |
+| logits_offsets | int64 | [1, n, 1], optional: whose logits are given, 0: the last token's |
 | present.{layer}.key / .value | float32 | as the past; the same buffer when the runtime shares it |
 | encoder_attention_mask | int64 | [batch, encoder tokens]; only where an encoder is attended to |
 | cross_key_values.{layer}.key / .value | float32 | [batch, heads, encoder tokens, head size] |
@@ -43,6 +44,7 @@ from edgewise.exporter.quantize.recipes import Recipe
 
 INPUTS_EMBEDS = "inputs_embeds"
 LOGITS = "logits"
+LOGITS_OFFSETS = "logits_offsets"
 PAST_NAMES = ("past_key_values.{layer}.key", "past_key_values.{layer}.value")
 PRESENT_NAMES = ("present.{layer}.key", "present.{layer}.value")
 ENCODER_MASK = "encoder_attention_mask"
@@ -173,7 +175,7 @@ class OnnxBuilder(OnnxOperations):
         """See ``GraphBuilder``.
 
         The index is min(T, real tokens) - 1: in a first pass rows may be right-padded, later all
-        rows bring T tokens.
+        rows bring T tokens. Offsets from there may be given, for who checks a draft of tokens.
         """
         index = "last_token/index"
         if not self._graph.has(index):
@@ -185,7 +187,11 @@ class OnnxBuilder(OnnxOperations):
             last_new = g.node("Sub", [new_tokens, one], "last_token/last_new")
             last = g.node("Min", [self._last_position(), last_new], "last_token/last")
             shape = g.constant("last_token/shape", np.array([-1, 1, 1], np.int64))
-            g.node("Reshape", [last, shape], index)
+            last = g.node("Reshape", [last, shape], "last_token/last_column")
+            offsets = g.add_optional_input(
+                LOGITS_OFFSETS, np.zeros((1, 1, 1), np.int64), (1, "logits", 1)
+            )
+            g.node("Add", [last, offsets], index)
         return self._graph.node("GatherND", [x, index], f"{x}/last_token", batch_dims=1)
 
     # Parts

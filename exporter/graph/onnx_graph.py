@@ -45,6 +45,19 @@ class OnnxGraph:
         """Declare a graph input; a name stands for a free dimension."""
         self._inputs[name] = helper.make_tensor_value_info(name, kind, list(shape))
 
+    def add_optional_input(
+        self, name: str, default: NDArray[Any], shape: Sequence[str | int]
+    ) -> str:
+        """Declare a graph input that is the default where a caller leaves it out.
+
+        Such an input is an initializer that is also listed as an input (ONNX IR specification,
+        "Graphs"); onnxruntime calls it overridable.
+        """
+        self._initializers[name] = numpy_helper.from_array(default, name)
+        kind = self._initializers[name].data_type
+        self.add_input(name, kind, shape)
+        return name
+
     def add_output(self, name: str, kind: int, shape: Sequence[str | int]) -> None:
         """Declare a graph output."""
         self._outputs[name] = helper.make_tensor_value_info(name, kind, list(shape))

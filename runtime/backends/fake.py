@@ -122,6 +122,20 @@ class FakeBackend:
             ]
         )
 
+    verifies = True
+
+    def verify(
+        self, slot: int, token_ids: NDArray[np.int64], past_length: int
+    ) -> NDArray[np.float32]:
+        """See `VerifyingBackend`."""
+        self.steps += 1
+        return np.stack(
+            [
+                self._append(slot, [int(token)], past_length + place, 1)
+                for place, token in enumerate(token_ids)
+            ]
+        )
+
     rows_share_work = True
 
     def slot_bytes(self, tokens: int) -> int:

@@ -27,6 +27,7 @@ _ERRORS_ONLY = 3  # onnxruntime's logging severity
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 LOGITS = "logits"
+LOGITS_OFFSETS = "logits_offsets"  # optional: whose logits are given, from the last token
 
 
 class OnnxBackend:
@@ -57,7 +58,7 @@ class OnnxBackend:
         self._past_names, self._present_names = layout.past_names, layout.present_names
         self._cache = [np.zeros(shape, np.float32) for _ in self._past_names]
         self._mask = np.ones((1, capacity), np.int64)
-        self._bindings: dict[tuple[int, int], _RowsBinding] = {}
+        self._bindings: dict[tuple[int, int, int], _RowsBinding] = {}
 
     def step(
         self,
@@ -98,7 +99,24 @@ class OnnxBackend:
         else:
             totals = past_lengths + (new_tokens if counts is None else counts)
             mask = (np.arange(totals.max()) < totals[:, None]).astype(np.int64)
-        return binding.run(self._new_tokens_name, new, mask)
+        return binding.run(self._new_tokens_name, new, mask)[:, 0]
+
+    @property
+    def verifies(self) -> bool:
+        """See ``VerifyingBackend``."""
+        return any(
+            item.name == LOGITS_OFFSETS for item in self._session.get_overridable_initializers()
+        )
+
+    def verify(
+        self, slot: int, token_ids: NDArray[np.int64], past_length: int
+    ) -> NDArray[np.float32]:
+        """See ``VerifyingBackend``."""
+        count = len(token_ids)
+        binding = self._rows_binding(slot, 1, logits=count)
+        mask = self._mask[:, : past_length + count]
+        logits: NDArray[np.float32] = binding.run(self._new_tokens_name, token_ids[None], mask)[0]
+        return logits
 
     def slot_bytes(self, tokens: int) -> int:
         """See ``Backend``."""
@@ -129,15 +147,15 @@ class OnnxBackend:
         self._cache.clear()
         self._session = None
 
-    def _rows_binding(self, first_slot: int, rows: int) -> _RowsBinding:
-        key = (first_slot, rows)
+    def _rows_binding(self, first_slot: int, rows: int, *, logits: int = 1) -> _RowsBinding:
+        key = (first_slot, rows, logits)
         if key not in self._bindings:
             self._bindings[key] = _RowsBinding(
                 self._session,
                 self._past_names,
                 self._present_names,
                 [layer[first_slot : first_slot + rows] for layer in self._cache],
-                self.vocabulary_size,
+                (logits, self.vocabulary_size),
             )
         return self._bindings[key]
 
@@ -151,21 +169,30 @@ class _RowsBinding:
         past_names: Sequence[str],
         present_names: Sequence[str],
         cache: Sequence[NDArray[np.float32]],
-        vocabulary_size: int,
+        logits: tuple[int, int],  # of how many last tokens, and the vocabulary's size
     ) -> None:
         self._session = session
         self._binding = session.io_binding()
-        self._logits = np.empty((len(cache[0]), 1, vocabulary_size), np.float32)
+        self._logits: NDArray[np.float32] | None = None
         for past, present, rows in zip(past_names, present_names, cache, strict=True):
             # Wraps the array's own memory: past and present are the same bytes.
             value = ort_value(rows)
             self._binding.bind_ortvalue_input(past, value)
             self._binding.bind_ortvalue_output(present, value)
-        self._binding.bind_ortvalue_output(LOGITS, ort_value(self._logits))
+        if logits[0] > 1:
+            offsets = np.arange(1 - logits[0], 1, dtype=np.int64).reshape(1, -1, 1)
+            self._binding.bind_ortvalue_input(LOGITS_OFFSETS, ort_value(offsets))
+        else:
+            self._logits = np.empty((len(cache[0]), *logits), np.float32)
+            self._binding.bind_ortvalue_output(LOGITS, ort_value(self._logits))
 
     def run(self, name: str, new: NDArray[Any], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         self._binding.bind_cpu_input(name, np.ascontiguousarray(new))
         self._binding.bind_cpu_input(ATTENTION_MASK, mask)
+        if self._logits is None:
+            # The graph declares one token's logits, as onnxruntime-genai expects, so that memory
+            # for more is refused when it comes from outside.
+            self._binding.bind_output(LOGITS, "cpu")
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # onnxruntime raises a class of its own for each cause
@@ -173,7 +200,10 @@ class _RowsBinding:
                 f"onnxruntime {onnxruntime.__version__} failed while it computed {mask.shape[1]} "
                 f"tokens: {error}"
             ) from error
-        return self._logits[:, 0]
+        if self._logits is not None:
+            return self._logits
+        logits: NDArray[np.float32] = self._binding.get_outputs()[-1].numpy()
+        return logits
 
 
 def ort_value(array: NDArray[Any]) -> Any:

@@ -14,7 +14,7 @@ Rules: `step` blocks until the logits are there. It may be called from any threa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,29 @@ class Backend(SlotBackend, Protocol):
 
     def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
         """Take what `read_cache` gave as a slot's first tokens; what it held is lost."""
+
+
+@runtime_checkable
+class VerifyingBackend(Backend, Protocol):
+    """A loaded decoder that can tell what may follow each of several new tokens."""
+
+    @property
+    def verifies(self) -> bool:
+        """Whether this bundle's graph does; those of earlier versions do not."""
+
+    def verify(
+        self, slot: int, token_ids: NDArray[np.int64], past_length: int
+    ) -> NDArray[np.float32]:
+        """Append tokens to one slot and return what may follow each of them.
+
+        Args:
+            slot: The slot.
+            token_ids: [T], token ids.
+            past_length: Tokens of the slot that are valid before this call.
+
+        Returns:
+            [T, vocabulary_size], as `step` returns it.
+        """
 
 
 class EncoderDecoderBackend(SlotBackend, Protocol):

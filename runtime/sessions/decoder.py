@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.decoding import Decoding
+from edgewise.runtime.draft_length import StepCosts
+from edgewise.runtime.drafting import Drafter
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.log_probabilities import recorder_of
 from edgewise.runtime.manifest import Manifest
@@ -30,7 +32,8 @@ from edgewise.runtime.prefix_store import Cache, PrefixStore
 from edgewise.runtime.sampling import Sampler
 from edgewise.runtime.scheduler import PREFILL_CHUNK, Scheduler
 from edgewise.runtime.sessions.answer import collect, stop_texts
-from edgewise.runtime.slot_pool import SlotPool
+from edgewise.runtime.slot_pool import ContextError, SlotPool
+from edgewise.runtime.speculation import Speculation
 from edgewise.runtime.stop import StopTexts
 from edgewise.runtime.tokenizer import Tokenizer
 
@@ -51,6 +54,7 @@ class DecoderSession:
         cache_bytes: int | None = None,
         reuse: bool = True,
         store: PrefixStore | None = None,
+        new_drafter: Callable[[], Drafter] | None = None,
         tokenizer_json: Callable[[], str] | None = None,
     ) -> None:
         """Begin with an empty cache.
@@ -63,12 +67,15 @@ class DecoderSession:
             cache_bytes: What keys and values may take together; None: what all slots take.
             reuse: Whether a prompt may begin with what an earlier one has computed.
             store: Known beginnings beside those in slots; None: none.
+            new_drafter: Gives what drafts for one answer; None: nothing is drafted.
             tokenizer_json: Gives the tokenizer's file, which formats of the output need.
         """
         self._tokenizer = tokenizer
         self._manifest = manifest
         self._end_ids = frozenset(manifest.tokens.end)
         self._tokenizer_json = tokenizer_json
+        self._new_drafter = new_drafter
+        self._step_costs = StepCosts()
         self._compiler: ConstraintCompiler | None = None
         self._compiler_lock = threading.Lock()
         self._backend = backend
@@ -109,6 +116,11 @@ class DecoderSession:
             FormatError: The format that is asked for can not be used.
             ModelError: The scheduler was closed.
         """
+        if options.window is not None and len(prompt_ids) > options.window:
+            raise ContextError(
+                f"the prompt has {len(prompt_ids)} tokens, the window holds {options.window}: "
+                "shorten it, or give a larger window"
+            )
         sampler = Sampler(
             options.sampling(self._manifest.defaults),
             prompt_ids,
@@ -126,6 +138,8 @@ class DecoderSession:
                 constraint=self._constraint(options.output_format),
                 note=sampler.note,
                 recorder=recorder_of(options, self._manifest.sampled_vocabulary),
+                window=options.window,
+                speculation=self._speculation(prompt_ids),
                 standing=Standing() if standing is None else standing,
                 seconds=encoding_seconds,
             )
@@ -190,6 +204,11 @@ class DecoderSession:
             if self._compiler is not None:
                 self._compiler.close()
                 self._compiler = None
+
+    def _speculation(self, prompt_ids: Sequence[int]) -> Speculation | None:
+        if self._new_drafter is None:
+            return None
+        return Speculation(prompt_ids, self._new_drafter(), self._step_costs)
 
     def _constraint(self, output_format: OutputFormat | None) -> Constraint | None:
         if output_format is None:

@@ -239,7 +239,7 @@ class SequenceSession:
                 logits = self._first_logits(source_ids)
             is_last = position + 1 == most
             self._rules.restrict(logits, position, is_last=is_last)
-            decoding.take(logits[0], most - position - 1, perf_counter() - begin)
+            decoding.take(logits[:1], most - position - 1, perf_counter() - begin)
             decoding.publish(perf_counter() - begin)
             piece = decoding.pieces.popleft()
             if is_last and self._rules.forced_last is not None:

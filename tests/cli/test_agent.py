@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from edgewise.cli.agent import default_slots
+from edgewise.cli.slots import default_slots
 from edgewise.device.topics import DEFAULT_ROOT
 from edgewise.firmware_profiles import load_profile
 from edgewise.runtime import GenerationOptions, load

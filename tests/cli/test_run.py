@@ -330,3 +330,11 @@ def test_at_a_terminal_a_bar_shows_how_the_prompt_is_read(terminal, tmp_path):
     screen.wait_for(r"reading the prompt \[#+\.+\] +\d+%")
     screen.wait_for("prompt tokens")
     assert screen.wait() == 0
+
+
+@pytest.mark.parametrize("how", ["lookup", "model"])
+def test_drafts_change_nothing_of_an_answer(edgewise, bundle, how):
+    drafts = ["--prompt-lookup"] if how == "lookup" else ["--draft", bundle]
+    assert edgewise("run", bundle, "Hi", *drafts).out == REPLY + "\n"
+    mistake = edgewise("run", bundle, "Hi", "--prompt-lookup", "--draft", bundle).mistake()
+    assert "accepted: one of them" in mistake

@@ -85,12 +85,17 @@ def need_tool_fixture() -> Callable[[str], str]:
 # The model
 
 
+class Panic(BaseException):
+    """What a library in Rust raises when it gives up."""
+
+
 @dataclass
 class ScriptedModel:
     """A model whose prompt says what it does.
 
     ``count N``: N words. ``hang``: one word, then nothing until ``release``. ``block``: nothing at
-    all until ``release``. ``crash``: one word, then an exception. ``refuse``: an EdgewiseError.
+    all until ``release``. ``crash``: one word, then an exception. ``panic``: one that is no
+    ``Exception``. ``swell``: a MemoryError. ``refuse``: an EdgewiseError.
     ``endless``: words until closed. Anything else comes back word by word.
     """
 
@@ -115,6 +120,10 @@ class ScriptedModel:
             from edgewise.common.errors import EdgewiseError
 
             raise EdgewiseError("The prompt has 9000 tokens, the context 2048: shorten it.")
+        if verb == "swell":
+            raise MemoryError
+        if verb == "panic":
+            raise Panic("called `Option::unwrap()` on a `None` value")
         if verb == "block":
             self.running.set()
             self.release.wait(PATIENCE)

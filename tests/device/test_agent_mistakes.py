@@ -169,6 +169,19 @@ def test_an_exception_of_the_model_ends_its_request_only(
     talk.agent.check()
 
 
+@pytest.mark.parametrize(("prompt", "code"), [("panic now", 500), ("swell now", 507)])
+def test_a_panic_or_a_lack_of_memory_ends_its_request_only(
+    mosquitto_5: Any, converse: Any, caplog: pytest.LogCaptureFixture, prompt: str, code: int
+) -> None:
+    caplog.set_level("CRITICAL", "edgewise.device.worker")
+    talk = converse(mosquitto_5)
+    talk.ask("q1", prompt)
+    assert talk.probe.wait_for_end("q1")["code"] == code
+    talk.ask("q2", "fine")
+    assert talk.probe.wait_for_end("q2")["status"] == "ok"
+    talk.agent.check()
+
+
 def test_an_error_that_is_the_requesters_reaches_the_requester(broker: Any, converse: Any) -> None:
     talk = converse(broker)
     talk.ask("q1", "refuse this")

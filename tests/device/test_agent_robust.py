@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,10 +24,11 @@ STEP_SECONDS = 0.003
 NEVER_ENDING: dict[str, Any] = {"temperature": 0.0, "logit_bias": {END: -100.0}}
 
 
-class FragileBackend(FakeBackend):
-    """An engine whose next call for several rows at once fails when it is told to."""
+class GuidedBackend(FakeBackend):
+    """An engine that stands still, or fails in its next call for several rows, when told to."""
 
-    breaks = threading.Event()
+    goes_on: ClassVar[threading.Event]
+    breaks: ClassVar[threading.Event]
 
     def step(
         self,
@@ -36,10 +37,19 @@ class FragileBackend(FakeBackend):
         past_lengths: NDArray[np.int32],
         counts: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]:
+        assert self.goes_on.wait(30)
         if self.breaks.is_set() and len(token_ids) > 1:
             self.breaks.clear()
             raise RuntimeError("the graph in /home/someone/model.onnx gave up")
         return super().step(first_slot, token_ids, past_lengths, counts)
+
+
+@pytest.fixture
+def engine() -> Iterator[type[GuidedBackend]]:
+    GuidedBackend.goes_on, GuidedBackend.breaks = threading.Event(), threading.Event()
+    GuidedBackend.goes_on.set()
+    yield GuidedBackend
+    GuidedBackend.goes_on.set()
 
 
 @pytest.fixture
@@ -102,7 +112,6 @@ POISON: dict[str, dict[str, Any]] = {
     "prompt-of-numbers": {"prompt": [1, 2, 3]},
     "messages-of-numbers": {"messages": [1]},
     "nobody-speaks": {"messages": [{"role": "nobody", "content": "x"}]},
-    "no-such-token": {"prompt": "x", "logit_bias": {"99999": 5}},
     "schema-of-no-type": {"prompt": "x", "schema": {"type": "nothing"}},
     "schema-in-words": {"prompt": "x", "schema": "an object, please"},
     "schema-to-nowhere": {"prompt": "x", "schema": {"$ref": "#/nowhere"}},
@@ -117,11 +126,12 @@ UNREADABLE = (
 )
 
 
-def test_poisoned_requests_fail_alone(talk: Any, alone: Any) -> None:
-    conversation = talk(queue_size=30)
+def test_poisoned_requests_fail_alone(talk: Any, alone: Any, engine: Any) -> None:
+    conversation = talk(backend=engine.open, queue_size=30)
     for name in ("first", "second"):
-        ask(conversation, name, 200)
+        ask(conversation, name, 250)
         first_chunk(conversation, name)
+    engine.goes_on.clear()
     for name, fields in POISON.items():
         conversation.put("generate", name, **fields)
     for payload in UNREADABLE:
@@ -129,23 +139,30 @@ def test_poisoned_requests_fail_alone(talk: Any, alone: Any) -> None:
     ends = {name: conversation.probe.wait_for_end(name) for name in POISON}
     assert {name: end.get("code") for name, end in ends.items()} == dict.fromkeys(POISON, 400)
     conversation.probe.wait_for_end("unreadable", count=len(UNREADABLE))
+    assert conversation.probe.ends("first") == conversation.probe.ends("second") == []
+    # Only the first choice of a token finds this one out, for which the engine must go on.
+    conversation.ask("no-such-token", logit_bias={"99999": 5})
+    engine.goes_on.set()
+    assert conversation.probe.wait_for_end("no-such-token")["code"] == 400
     for name in ("first", "second"):
         final = conversation.probe.wait_for_end(name)
-        assert (final["status"], final["text"]) == ("ok", alone(name, 200))
+        assert (final["status"], final["text"]) == ("ok", alone(name, 250))
     conversation.agent.check()
 
 
 def test_an_error_of_the_engine_ends_the_requests_of_its_call_alone(
-    talk: Any, alone: Any, caplog: pytest.LogCaptureFixture
+    talk: Any, alone: Any, engine: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("CRITICAL", "edgewise.device.worker")
-    conversation = talk(2, backend=FragileBackend.open)
+    conversation = talk(2, backend=engine.open)
     for name in ("one", "two"):
         ask(conversation, name, 350)
         first_chunk(conversation, name)
+    engine.goes_on.clear()
     ask(conversation, "waits", 40)
     conversation.probe.wait_for(lambda message: message.topic.endswith("/waits"))
-    FragileBackend.breaks.set()
+    engine.breaks.set()
+    engine.goes_on.set()
     for name in ("one", "two"):
         error = conversation.probe.wait_for_end(name)
         assert (error["status"], error["code"]) == ("error", 500)
@@ -191,14 +208,16 @@ def test_what_does_not_fit_into_the_cache_waits_or_is_refused(talk: Any, alone: 
         assert (final["status"], final["text"]) == ("ok", alone(name, 80))
 
 
-def test_a_request_that_waits_for_memory_ends_at_its_deadline(talk: Any) -> None:
-    conversation = talk(2, cache_bytes=390)
+def test_a_request_that_waits_for_memory_ends_at_its_deadline(talk: Any, engine: Any) -> None:
+    conversation = talk(2, backend=engine.open, cache_bytes=390)
     ask(conversation, "large", 380)
     first_chunk(conversation, "large")
+    engine.goes_on.clear()
     conversation.ask("small", "y" * 30, raw=True, max_tokens=10, deadline_ms=300)
     final = conversation.probe.wait_for_end("small")
     assert (final["status"], final["text"]) == ("timeout", "")
     assert conversation.probe.ends("large") == []
+    engine.goes_on.set()
     assert conversation.probe.wait_for_end("large")["status"] == "ok"
     ask(conversation, "next", 10)
     assert conversation.probe.wait_for_end("next")["status"] == "ok"

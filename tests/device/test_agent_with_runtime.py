@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,27 @@ def test_what_the_model_can_not_do_fails_alone(
     assert "\n" not in str(caught.value)
     assert "".join(good) == REPLY
     assert requester.request(device, "Wohin?").text == REPLY
+
+
+def test_a_crowd_gets_what_each_would_get_alone(
+    broker: Any, new_device: Any, tmp_path: Path
+) -> None:
+    device = new_device()
+    bundle = write_fake_bundle(tmp_path / "bundle", reply="", context_length=200)
+    template = "Here is what the sensor in the cellar has measured today: "
+    prompts = [f"{template}{number}" for number in range(8)]
+    options = GenerationOptions(max_tokens=24, temperature=1.0, seed=5, raw=True)
+    with load(bundle) as model:
+        expected = [model.generate(prompt, options).text for prompt in prompts]
+    with (
+        load(bundle, slots=4) as model,
+        Agent(model, broker=broker.url, device=device, protocol=broker.protocol),
+        Requester(broker.url, client="reader", protocol=broker.protocol) as requester,
+        ThreadPoolExecutor(8) as crowd,
+    ):
+        finals = list(crowd.map(lambda prompt: requester.request(device, prompt, options), prompts))
+        again = requester.request(device, prompts[0], options)
+    assert [final.text for final in finals] == expected
+    assert again.text == expected[0]
+    assert again.usage.prompt_tokens == len(prompts[0])
+    assert again.usage.reused_tokens >= len(template)

@@ -297,6 +297,16 @@ def test_a_beginning_that_is_too_short_is_refused(model):
         model.warm("a")
 
 
+def test_a_window_goes_on_where_the_context_ends(fake_bundle):
+    with load(fake_bundle, context_length=40) as model:
+        endless = GenerationOptions(max_tokens=200, raw=True, window=36, temperature=0.0)
+        assert model.generate("a" * 20, endless).statistics.generated_tokens == 200
+        with pytest.raises(ContextError, match="the window holds 36"):
+            model.stream("a" * 37, endless)
+    with pytest.raises(OptionsError, match="window is 31"):
+        GenerationOptions(window=31)
+
+
 def test_an_answer_keeps_to_its_format(fake_bundle):
     options = GenerationOptions(
         max_tokens=50, output_format=OutputFormat.choice(["a cellar", "a greenhouse"])

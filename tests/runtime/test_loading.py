@@ -145,3 +145,14 @@ def test_within_plan_all_slots_take_no_more_than_one_context(fake_bundle):
     assert budget(within_plan=True) == 256
     assert budget(within_plan=True, context_length=100) == 100
     assert budget(within_plan=True, cache_bytes=300) == 300
+
+
+def test_a_model_says_how_many_answers_it_computes_at_once(tmp_path):
+    makers = {
+        write_fake_bundle: 3,
+        fakes.write_fake_sequence_bundle: 1,
+        fakes.write_fake_encoder_bundle: 1,
+    }
+    for write, expected in makers.items():
+        with load(write(tmp_path / write.__name__), slots=3) as model:
+            assert model.answers_at_once == expected

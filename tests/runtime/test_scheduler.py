@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 
 from edgewise.runtime.admission import LateError, Standing
 from edgewise.runtime.backends.fake import FakeBackend, FakeGraph
-from edgewise.runtime.decoding import Decoding
+from edgewise.runtime.decoding import SINK_TOKENS, Decoding
+from edgewise.runtime.draft_length import StepCosts
+from edgewise.runtime.drafting import PromptLookup
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.output_format import OutputFormat
 from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.scheduler import Scheduler
 from edgewise.runtime.slot_pool import LEAST_COPIED, ContextError, SlotPool
+from edgewise.runtime.speculation import Speculation
 
 VOCABULARY = 40
 TEMPLATE = list(range(LEAST_COPIED + 4))
@@ -142,6 +145,48 @@ def test_a_beginning_that_can_not_be_written_ends_its_own_request_alone():
         list(scheduler.run(decoding([*TEMPLATE, 1])))
     assert begun + ids(other) == alone([1, 2, 3])
     assert scheduler.pool.free_slots == 2
+
+
+def endless(prompt, *, max_tokens, window):
+    """The answer with a window without a cache: what is seen is computed anew for each token."""
+    backend = FakeBackend(vocabulary_size=VOCABULARY)
+    seen, answer = list(prompt), []
+    while len(answer) < max_tokens:
+        token = greedy(backend.logits_after(seen))
+        answer.append(token)
+        if len(seen) == window:  # there is no room for the token
+            text = [*seen, token]
+            seen = text[:SINK_TOKENS] + text[-(window // 2) :]
+        else:
+            seen.append(token)
+    return answer
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompt=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=32),
+    window=st.integers(32, 40),
+    chunk=st.integers(1, 40),
+    lookup=st.booleans(),
+)
+def test_with_a_window_an_answer_has_no_end(prompt, window, chunk, lookup):
+    _, scheduler = make(slots=1, capacity=40, prefill_chunk=chunk)
+    speculation = Speculation(prompt, PromptLookup(), StepCosts()) if lookup else None
+    one = decoding(prompt, max_tokens=120, window=window, speculation=speculation)
+    pieces = list(scheduler.run(one))
+    assert ids(pieces) == endless(prompt, max_tokens=120, window=window)
+    assert pieces[-1].finished == "length"
+    assert pieces[-1].statistics.prompt_tokens == len(prompt)
+    assert scheduler.pool.free_slots == 1
+
+
+def test_answers_with_and_without_a_window_go_together():
+    _, scheduler = make(slots=2, capacity=40)
+    answers = in_turn(
+        scheduler, [decoding([1, 2], max_tokens=99, window=33), decoding([3], max_tokens=30)]
+    )
+    assert ids(answers[0]) == endless([1, 2], max_tokens=99, window=33)
+    assert ids(answers[1]) == alone([3], max_tokens=30)
 
 
 def test_a_full_context_gives_one_more_token():

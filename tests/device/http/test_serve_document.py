@@ -37,7 +37,6 @@ def test_every_field_is_listed_and_every_listed_field_is_one():
 def test_the_limits_are_those_of_the_settings():
     (table,) = re.findall(r"## Limits\n\n(.*?)\n\n", PAGE, re.DOTALL)
     rows = dict(re.findall(r"^\| (.*?) \| (.*?) \|", table, re.MULTILINE))
-    assert rows["answers at once"] == f"`--slots`, {SETTINGS.slots}"
     assert rows["answers that wait"] == f"`--queue`, {SETTINGS.queue_size}"
     assert rows["answers of one request (`n` times prompts)"] == str(SETTINGS.max_choices)
     assert rows["body"].startswith(f"{SETTINGS.max_body_bytes >> 20} MiB")

@@ -122,6 +122,23 @@ def test_a_copied_prefix_goes_on_as_the_whole_text(backend):
     assert np.abs(actual - expected).max() < 1e-5
 
 
+def test_one_step_tells_what_may_follow_each_of_its_tokens(backend):
+    text = np.asarray([5, 6, 7, 8, 9, 10])
+    one_by_one = []
+    for place, token in enumerate(text):
+        past = np.asarray([place], np.int32)
+        one_by_one.append(backend.step(0, np.asarray([[token]]), past)[0].copy())
+    assert backend.verifies
+    backend.step(1, text[None, :2], PAST)
+    actual = backend.verify(1, text[2:], 2)
+    assert actual.shape == (4, backend.vocabulary_size)
+    assert np.abs(actual - np.asarray(one_by_one[2:])).max() < 1e-5
+    # Behind it the slot goes on as always.
+    backend.step(1, text[None, 2:5], np.asarray([2], np.int32))
+    actual = backend.step(1, text[None, 5:], np.asarray([5], np.int32))[0]
+    assert np.abs(actual - one_by_one[5]).max() < 1e-5
+
+
 def test_a_cache_that_was_read_goes_on_in_another_slot(backend):
     text = np.asarray([[5, 6, 7, 8, 9]])
     expected = backend.step(0, text, PAST)[0].copy()
