@@ -16,6 +16,7 @@ from workload import Workload
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.cache_folder import FOLDER
 from edgewise.runtime.decoding import Decoding
+from edgewise.runtime.drafting import PromptLookup
 from edgewise.runtime.engines import engine_factory
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.output_format import OutputFormat
@@ -23,6 +24,7 @@ from edgewise.runtime.sessions.decoder import DecoderSession
 from edgewise.runtime.tokenizer import Tokenizer
 
 KINDS_WITH_CACHE = ("together", "template")
+EXTRACTION = "extraction"  # answers quote what they are extracted from, so lookup drafts
 
 
 class Edgewise:
@@ -32,7 +34,7 @@ class Edgewise:
         """Load the bundle."""
         bundle = open_bundle(workload.model)
         self._tokenizer = Tokenizer.open(bundle)
-        backend = engine_factory(bundle.manifest)(
+        backend = engine_factory(bundle.manifest, keep_packed=True)(
             bundle, threads=workload.threads, slots=workload.slots, capacity=workload.context
         )
         self.keeps_beginnings = workload.kind in KINDS_WITH_CACHE
@@ -41,6 +43,7 @@ class Edgewise:
             self._tokenizer,
             bundle.manifest,
             reuse=self.keeps_beginnings,
+            new_drafter=PromptLookup if workload.kind == EXTRACTION else None,
             tokenizer_json=lambda: bundle.read_text("tokenizer"),
         )
         self.vocabulary_size = backend.vocabulary_size
