@@ -33,7 +33,6 @@ from edgewise.exporter.targets import Loaded, Progress, Target, find_target
 from edgewise.exporter.traced.tracing import TracingError, find_interpreter
 from edgewise.exporter.verify import MOST_TOKENS, verify
 from edgewise.firmware_profiles import Profile, load_profile, physical_cores
-from edgewise.runtime.backends.litert_cache_file import is_packed_weights
 from edgewise.runtime.bundle import (
     MANIFEST_NAME,
     Bundle,
@@ -42,6 +41,7 @@ from edgewise.runtime.bundle import (
     open_bundle,
     write_manifest,
 )
+from edgewise.runtime.cache_folder import is_kept_for_speed
 
 UNMEASURED = "0" * 64  # the hash of a file that is not written yet
 
@@ -234,7 +234,7 @@ def _check_output(folder: Path) -> None:
     names = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_symlink() or not (path.is_dir() or is_packed_weights(path))
+        if path.is_symlink() or not (path.is_dir() or is_kept_for_speed(path))
     }
     if foreign := sorted(names - _names_of_bundle(folder)):
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")

@@ -7,10 +7,16 @@ be deleted at any time, and nothing is lost but time.
 from __future__ import annotations
 
 import os
+import platform
+import re
+import zlib
 from pathlib import Path
 
 FOLDER = ".cache"
 PREFIX_SUFFIX = ".prefix.npz"  # of beginnings of prompts, see prefix_files.py
+
+ENDS = 1 << 16  # bytes at either end of a file that its key covers
+_FEATURES = re.compile(r"^(?:flags|Features|model name|CPU part)\s*:.*$", re.MULTILINE)
 
 
 def bundle_cache_folder(bundle: Path) -> Path | None:
@@ -50,3 +56,37 @@ def _is_writable(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_kept_for_speed(path: Path) -> bool:
+    """Tell whether a file of a bundle's folder lies there for speed, and may go with the bundle."""
+    return any(parent.name == FOLDER for parent in path.parents)
+
+
+def machine_key(runtime_version: str) -> str:
+    """Return what stands for this CPU and a library: what one packs, another may not read.
+
+    Args:
+        runtime_version: Of the library.
+    """
+    known = f"{runtime_version} {platform.machine()} {_cpu()}"
+    return f"{zlib.crc32(known.encode()):08x}"
+
+
+def content_key(path: Path) -> str:
+    """Return size and checksum of a file's first and last bytes."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        checksum = zlib.crc32(stream.read(ENDS))
+        stream.seek(max(0, size - ENDS))
+        checksum = zlib.crc32(stream.read(ENDS), checksum)
+    return f"{size}-{checksum:08x}"
+
+
+def _cpu() -> str:
+    """Return what chooses a library's kernels: the first core's model and features."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted(set(_FEATURES.findall(text))))

@@ -51,7 +51,7 @@ def open_drafting(
         raise OptionsError("both prompt_lookup and draft_model are given; accepted: one of them")
     smaller = open_bundle(draft_model)
     _check_vocabulary(bundle, smaller)
-    engine = engine_factory(smaller.manifest)(
+    engine = engine_factory(smaller.manifest, keep_packed=True)(
         smaller,
         threads=threads,
         slots=1,

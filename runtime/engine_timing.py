@@ -51,7 +51,7 @@ def load_with_engine(path: str | os.PathLike[str], *, threads: int | None = None
     made: list[tuple[Any, int]] = []
 
     def factory(bundle: Bundle, *, threads: int, capacity: int, **more: Any) -> Any:
-        make = engine_factory(bundle.manifest)
+        make = engine_factory(bundle.manifest, keep_packed=True)
         engine = make(bundle, threads=threads, capacity=capacity, **more)
         made.append((engine, threads))
         return engine

@@ -28,6 +28,9 @@ _ENGINES: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
 }
 
 
+_KEEPING: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
+    ("decoder", "onnx"): ("onnx", "OnnxBackend.open_packed"),
+}
 # Of a decoder whose graph gives its cache back longer than it took it; ONNX only.
 _GROWING = ("onnx_growing", "OnnxGrowingBackend.open")
 
@@ -46,8 +49,12 @@ class EngineFactory(Protocol):
         """
 
 
-def engine_factory(manifest: Manifest) -> EngineFactory:
+def engine_factory(manifest: Manifest, *, keep_packed: bool = False) -> EngineFactory:
     """Return the engine that the manifest names.
+
+    Args:
+        manifest: Of the bundle.
+        keep_packed: Whether an engine that has a choice keeps what it packs for later loads.
 
     Raises:
         ModelError: The bundle is for another program, or no engine runs its family.
@@ -60,6 +67,8 @@ def engine_factory(manifest: Manifest) -> EngineFactory:
     found = _ENGINES.get((manifest.family, manifest.runtime))
     if manifest.cache is not None and manifest.cache.update == "concatenated":
         found = _GROWING
+    elif keep_packed:
+        found = _KEEPING.get((manifest.family, manifest.runtime), found)
     if found is None:
         accepted = [runtime for family, runtime in _ENGINES if family == manifest.family]
         raise ModelError(

@@ -108,7 +108,7 @@ def load(
     check_minimum_versions(manifest.minimum_versions)
     tokenizer = Tokenizer.open(bundle)
     template = ChatTemplate.open(bundle)
-    factory = engine_factory(manifest) if backend is None else backend
+    factory = engine_factory(manifest, keep_packed=True) if backend is None else backend
     if manifest.family == "encoder":
         engine = factory(bundle, threads=threads, capacity=capacity)
         give_freed_memory_back()

@@ -34,7 +34,7 @@ class Edgewise:
         """Load the bundle."""
         bundle = open_bundle(workload.model)
         self._tokenizer = Tokenizer.open(bundle)
-        backend = engine_factory(bundle.manifest)(
+        backend = engine_factory(bundle.manifest, keep_packed=True)(
             bundle, threads=workload.threads, slots=workload.slots, capacity=workload.context
         )
         self.keeps_beginnings = workload.kind in KINDS_WITH_CACHE

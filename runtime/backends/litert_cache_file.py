@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
-import re
 import zlib
 from pathlib import Path
 
 from edgewise.common.files import fsync_path
-from edgewise.runtime.cache_folder import FOLDER, bundle_cache_folder
+from edgewise.runtime.cache_folder import (
+    FOLDER,
+    bundle_cache_folder,
+    content_key,
+    machine_key,
+)
 
 SUFFIX, BUILDING = ".xnnpack", ".building"
-ENDS = 1 << 16  # bytes at either end that the checksum covers
-_FEATURES = re.compile(r"^(?:flags|Features|model name|CPU part)\s*:.*$", re.MULTILINE)
 
 
 class WeightCacheFile:
@@ -39,13 +40,14 @@ class WeightCacheFile:
             runtime_version: Of the library that packs.
         """
         state = model.stat()
-        machine = zlib.crc32(f"{runtime_version} {platform.machine()} {_cpu()}".encode())
         self._folder = bundle_cache_folder(model.parent)
         if self._folder == model.parent / FOLDER:
             self._model_key = model.name
         else:
             self._model_key = f"{zlib.crc32(os.fsencode(model.absolute())):08x}"
-        self._key = f"{self._model_key}-{state.st_size}-{state.st_mtime_ns}-{machine:08x}"
+        self._key = (
+            f"{self._model_key}-{state.st_size}-{state.st_mtime_ns}-{machine_key(runtime_version)}"
+        )
 
     def usable(self) -> Path | None:
         """Return the finished file of exactly this model on this machine; delete others."""
@@ -53,7 +55,7 @@ class WeightCacheFile:
             return None
         found = None
         for path in self._folder.glob(f"{self._model_key}-*{SUFFIX}"):
-            if path.name == f"{self._key}-{_content_key(path)}{SUFFIX}":
+            if path.name == f"{self._key}-{content_key(path)}{SUFFIX}":
                 found = path
             else:
                 with contextlib.suppress(OSError):  # another process may have been faster
@@ -73,34 +75,10 @@ class WeightCacheFile:
         if not building.exists():
             return
         fsync_path(building)
-        final = building.with_name(f"{self._key}-{_content_key(building)}{SUFFIX}")
+        final = building.with_name(f"{self._key}-{content_key(building)}{SUFFIX}")
         building.replace(final)
 
     def abandon(self, building: Path | None) -> None:
         """Remove a file whose packing failed."""
         if building is not None:
             building.unlink(missing_ok=True)
-
-
-def is_packed_weights(path: Path) -> bool:
-    """Tell whether a file of a bundle's folder was packed there, and may go with the bundle."""
-    return path.parent.name == FOLDER and path.suffix in (SUFFIX, BUILDING)
-
-
-def _content_key(path: Path) -> str:
-    """Return size and checksum of a file's first and last bytes."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        checksum = zlib.crc32(stream.read(ENDS))
-        stream.seek(max(0, size - ENDS))
-        checksum = zlib.crc32(stream.read(ENDS), checksum)
-    return f"{size}-{checksum:08x}"
-
-
-def _cpu() -> str:
-    """Return what chooses XNNPACK's kernels: the first core's model and features."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted(set(_FEATURES.findall(text))))

@@ -10,18 +10,22 @@ context costs nothing before it is used; the logits that a step returns are vali
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgewise.runtime.backends.onnx_packed import SETTINGS, drop_packed_graph, packed_graph
 from edgewise.runtime.backends.page_release import release_pages
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle, decoder_cache, logits_size
+
+logger = logging.getLogger(__name__)
 
 _ERRORS_ONLY = 3  # onnxruntime's logging severity
 INPUT_IDS = "input_ids"
@@ -36,7 +40,15 @@ class OnnxBackend:
     rows_share_work = True
     _new_tokens_name = INPUT_IDS  # the graph's input that brings the new tokens
 
-    def __init__(self, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        slots: int = 1,
+        capacity: int,
+        keep_packed: bool = False,
+    ) -> None:
         """Load the graph and lay out the cache.
 
         Args:
@@ -44,6 +56,7 @@ class OnnxBackend:
             threads: Threads that compute one step.
             slots: Sequences that can be held at once.
             capacity: Tokens that each slot can hold.
+            keep_packed: Keep the optimized graph and packed weights in files for later loads.
 
         Raises:
             BackendError: onnxruntime can not load the graph.
@@ -53,12 +66,19 @@ class OnnxBackend:
         self.slots = slots
         self.capacity = capacity
         self.vocabulary_size = logits_size(manifest)
-        self._session = _load_session(bundle, threads)
+        self._session: Any = _load_packed(bundle, threads) if keep_packed else None
+        if self._session is None:
+            self._session = _load_session(bundle, threads)
         shape = (slots, layout.key_value_heads, capacity, layout.head_size)
         self._past_names, self._present_names = layout.past_names, layout.present_names
         self._cache = [np.zeros(shape, np.float32) for _ in self._past_names]
         self._mask = np.ones((1, capacity), np.int64)
         self._bindings: dict[tuple[int, int, int], _RowsBinding] = {}
+
+    @classmethod
+    def open_packed(cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> Self:
+        """Load a bundle and keep what onnxruntime packs of it; arguments are the constructor's."""
+        return cls(bundle, threads=threads, slots=slots, capacity=capacity, keep_packed=True)
 
     def step(
         self,
@@ -235,6 +255,57 @@ def _load_session(bundle: Bundle, threads: int) -> Any:
         ) from error
 
 
+def _load_packed(bundle: Bundle, threads: int) -> Any | None:
+    """Load what was packed at an earlier load, packing it first if this one is the first."""
+    providers = _usable_providers(bundle.manifest.execution_providers)
+    if providers != ["CPUExecutionProvider"] or not bundle.has("weights"):
+        return None
+
+    def make(path: Path) -> None:
+        options = session_options(threads)
+        options.optimized_model_filepath = str(path)
+        for name, value in SETTINGS.items():
+            options.add_session_config_entry(name, value)
+        onnxruntime.InferenceSession(str(bundle.file("graph")), options, providers=providers)
+
+    try:
+        packed = packed_graph(
+            bundle.file("graph"), bundle.file("weights"), onnxruntime.__version__, make
+        )
+    except Exception:
+        logger.warning("onnxruntime can not keep the packed weights", exc_info=True)
+        return None
+    if packed is None:
+        return None
+    options = session_options(threads)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(packed), options, providers=providers)
+    except Exception:
+        logger.warning("the packed weights are no use and are deleted", exc_info=True)
+        drop_packed_graph(packed)
+        return None
+
+
+def session_options(threads: int) -> Any:
+    """Return the settings of a session that computes with so many threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Weights need not pass through the arena, which would keep what it once took.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    return options
+
+
+def _usable_providers(providers: Sequence[str]) -> list[str]:
+    available = set(onnxruntime.get_available_providers())
+    usable = [name for name in providers if name in available]
+    if "CPUExecutionProvider" not in usable:
+        usable.append("CPUExecutionProvider")
+    return usable
+
+
 def open_session(
     path: Path, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> Any:
@@ -248,18 +319,10 @@ def open_session(
     Raises:
         BackendError: onnxruntime can not load it.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    # Weights need not pass through the arena, which would keep what it once took.
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    available = set(onnxruntime.get_available_providers())
-    usable = [name for name in providers if name in available]
-    if "CPUExecutionProvider" not in usable:
-        usable.append("CPUExecutionProvider")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=usable)
+        return onnxruntime.InferenceSession(
+            str(path), session_options(threads), providers=_usable_providers(providers)
+        )
     except Exception as error:  # onnxruntime raises a class of its own for each cause
         raise BackendError(
             f"onnxruntime {onnxruntime.__version__} can not load {path.name}: {error}"

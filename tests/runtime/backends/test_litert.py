@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgewise.runtime.backends import litert_cache_file
+from edgewise.runtime import cache_folder
 from edgewise.runtime.backends.litert_cache_file import WeightCacheFile
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for, next_graph
 from edgewise.runtime.backends.litert_library import lacking_features, link_without_accelerators
@@ -101,7 +101,7 @@ def test_another_release_or_cpu_packs_anew(model, monkeypatch):
     pack(model)
     assert WeightCacheFile(model, "2.4.0").usable() is None
     pack(model)
-    monkeypatch.setattr(litert_cache_file, "_cpu", lambda: "another")
+    monkeypatch.setattr(cache_folder, "_cpu", lambda: "another")
     assert WeightCacheFile(model, "2.3.0").usable() is None
 
 
