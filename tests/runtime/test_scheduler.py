@@ -13,73 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scheduling import TEMPLATE, VOCABULARY, alone, decoding, greedy, ids, in_turn, make
 
 from edgewise.runtime.admission import LateError, Standing
-from edgewise.runtime.backends.fake import FakeBackend, FakeGraph
-from edgewise.runtime.decoding import SINK_TOKENS, Decoding
-from edgewise.runtime.draft_length import StepCosts
-from edgewise.runtime.drafting import PromptLookup
+from edgewise.runtime.backends.fake import FakeBackend
+from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.output_format import OutputFormat
-from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.scheduler import Scheduler
-from edgewise.runtime.slot_pool import LEAST_COPIED, ContextError, SlotPool
-from edgewise.runtime.speculation import Speculation
-
-VOCABULARY = 40
-TEMPLATE = list(range(LEAST_COPIED + 4))
-
-
-def greedy(logits):
-    return int(logits.argmax())
-
-
-def make(slots=4, capacity=64, *, rows_share_work=True, step_seconds=0.0, reuse=True, **numbers):
-    backend = FakeBackend(
-        vocabulary_size=VOCABULARY,
-        slots=slots,
-        capacity=capacity,
-        graph=FakeGraph(step_seconds=step_seconds),
-    )
-    backend.rows_share_work = rows_share_work
-    pool = SlotPool(
-        slots, capacity, bytes_of=backend.slot_bytes, on_release=backend.release, reuse=reuse
-    )
-    return backend, Scheduler(backend, pool, **numbers)
-
-
-def alone(prompt, *, max_tokens=8, end_ids=(), capacity=64):
-    """The same answer without a cache: the whole history, each time."""
-    backend = FakeBackend(vocabulary_size=VOCABULARY)
-    history, answer = list(prompt), []
-    while True:
-        token = greedy(backend.logits_after(history))
-        history.append(token)
-        answer.append(token)
-        if token in end_ids or len(answer) == max_tokens or len(history) > capacity:
-            return answer
-
-
-def decoding(prompt, **settings):
-    return Decoding(list(prompt), greedy, **{"max_tokens": 8, **settings})
-
-
-def ids(pieces):
-    return [token for piece in pieces for token in piece.token_ids]
-
-
-def in_turn(scheduler, decodings):
-    """Take a piece of each in turn, from one thread, until all have ended."""
-    running = [(scheduler.run(one), []) for one in decodings]
-    left = list(running)
-    while left:
-        for entry in list(left):
-            piece = next(entry[0], None)
-            if piece is None:
-                left.remove(entry)
-            else:
-                entry[1].append(piece)
-    return [pieces for _, pieces in running]
+from edgewise.runtime.slot_pool import ContextError, SlotPool
 
 
 def test_one_answer_is_what_the_whole_history_gives():
@@ -92,101 +34,6 @@ def test_one_answer_is_what_the_whole_history_gives():
     assert pieces[-1].statistics.generated_tokens == 5
     assert [piece.finished for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
     assert scheduler.pool.free_slots == 4
-
-
-def with_store(backend, budget=1000, slots=1):
-    """A scheduler whose slots give what they lose to a store, as sessions have it."""
-    store = PrefixStore(budget)
-    pool = SlotPool(
-        slots,
-        64,
-        bytes_of=backend.slot_bytes,
-        on_evict=lambda slot, ids: store.put(ids, lambda: backend.read_cache(slot, len(ids))),
-        on_release=backend.release,
-    )
-    return store, Scheduler(backend, pool, store=store)
-
-
-def test_what_a_slot_loses_is_not_computed_again():
-    backend, _ = make(slots=1)
-    _, scheduler = with_store(backend)
-    first, second = [*TEMPLATE, 1], [9, *TEMPLATE, 2]
-    for prompt, reused in ((first, 0), (second, 0), (first, len(TEMPLATE)), (second, 21)):
-        pieces = list(scheduler.run(decoding(prompt)))
-        assert ids(pieces) == alone(prompt)
-        assert pieces[-1].statistics.reused_tokens == reused
-
-
-def test_a_beginning_from_elsewhere_is_written_into_the_slot():
-    backend, _ = make(slots=2)
-    store, scheduler = with_store(backend, budget=0, slots=2)
-    cache = np.tile(np.array(TEMPLATE, np.float32)[:, None], (2, 1, 1, 1))
-    store.add_saved(TEMPLATE, lambda: cache)
-    pieces = in_turn(scheduler, [decoding([*TEMPLATE, last]) for last in (1, 2)])
-    assert [ids(one) for one in pieces] == [alone([*TEMPLATE, 1]), alone([*TEMPLATE, 2])]
-    assert [one[-1].statistics.reused_tokens for one in pieces] == [len(TEMPLATE)] * 2
-    # The last token of a prompt is computed in any case.
-    pieces = list(scheduler.run(decoding(TEMPLATE)))
-    assert ids(pieces) == alone(TEMPLATE)
-
-
-def test_a_beginning_that_can_not_be_written_ends_its_own_request_alone():
-    backend, _ = make(slots=2)
-    store, scheduler = with_store(backend, budget=0, slots=2)
-    store.add_saved(TEMPLATE, lambda: np.zeros((1, 1, 20, 1), np.float32))
-
-    def broken(slot, cache):
-        raise RuntimeError("no")
-
-    backend.write_cache = broken
-    other = scheduler.run(decoding([1, 2, 3]))
-    begun = ids([next(other)])
-    with pytest.raises(RuntimeError, match="no"):
-        list(scheduler.run(decoding([*TEMPLATE, 1])))
-    assert begun + ids(other) == alone([1, 2, 3])
-    assert scheduler.pool.free_slots == 2
-
-
-def endless(prompt, *, max_tokens, window):
-    """The answer with a window without a cache: what is seen is computed anew for each token."""
-    backend = FakeBackend(vocabulary_size=VOCABULARY)
-    seen, answer = list(prompt), []
-    while len(answer) < max_tokens:
-        token = greedy(backend.logits_after(seen))
-        answer.append(token)
-        if len(seen) == window:  # there is no room for the token
-            text = [*seen, token]
-            seen = text[:SINK_TOKENS] + text[-(window // 2) :]
-        else:
-            seen.append(token)
-    return answer
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    prompt=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=32),
-    window=st.integers(32, 40),
-    chunk=st.integers(1, 40),
-    lookup=st.booleans(),
-)
-def test_with_a_window_an_answer_has_no_end(prompt, window, chunk, lookup):
-    _, scheduler = make(slots=1, capacity=40, prefill_chunk=chunk)
-    speculation = Speculation(prompt, PromptLookup(), StepCosts()) if lookup else None
-    one = decoding(prompt, max_tokens=120, window=window, speculation=speculation)
-    pieces = list(scheduler.run(one))
-    assert ids(pieces) == endless(prompt, max_tokens=120, window=window)
-    assert pieces[-1].finished == "length"
-    assert pieces[-1].statistics.prompt_tokens == len(prompt)
-    assert scheduler.pool.free_slots == 1
-
-
-def test_answers_with_and_without_a_window_go_together():
-    _, scheduler = make(slots=2, capacity=40)
-    answers = in_turn(
-        scheduler, [decoding([1, 2], max_tokens=99, window=33), decoding([3], max_tokens=30)]
-    )
-    assert ids(answers[0]) == endless([1, 2], max_tokens=99, window=33)
-    assert ids(answers[1]) == alone([3], max_tokens=30)
 
 
 def test_a_full_context_gives_one_more_token():
