@@ -27,6 +27,7 @@ from edgewise.runtime.options import (
     LOGIT_BIAS_MAX_COUNT,
     LOGPROBS_MAX,
     OCCURRENCE_PENALTY_MAX,
+    WINDOW_MIN,
     GenerationOptions,
 )
 from edgewise.runtime.output_format import OutputFormat
@@ -93,6 +94,7 @@ class Request:
         output_format: What the answer must look like; on the wire one of "schema", "regex",
             "choices" and "grammar".
         logprobs: Tell each token's log-probability in the final, and so many of the likeliest.
+        window: Let the answer go on past the context; so many tokens are seen at most.
         priority: 0 to 9; higher is taken from the queue first.
         deadline_ms: After this many milliseconds from its arrival nobody wants the answer.
         stream: Send the text in chunks as it is made. Without, the final is the only reply.
@@ -124,6 +126,7 @@ class Request:
     length_penalty: float = 1.0
     output_format: OutputFormat | None = None
     logprobs: int | None = None
+    window: int | None = None
     priority: int = DEFAULT_PRIORITY
     deadline_ms: int | None = None
     stream: bool = True
@@ -281,6 +284,7 @@ def parse_request(payload: bytes) -> Request:
         length_penalty=_or_default(fields.optional_number("length_penalty", -10, 10), 1.0),
         output_format=parse_format(fields),
         logprobs=fields.optional_integer("logprobs", 0, LOGPROBS_MAX),
+        window=fields.optional_integer("window", WINDOW_MIN, MAX_TOKENS),
         priority=_or_default(
             fields.optional_integer("priority", 0, HIGHEST_PRIORITY), DEFAULT_PRIORITY
         ),
