@@ -64,6 +64,7 @@ def _together(requests: int, shared: int, own: int, new_tokens: int, repeats: in
 
 
 TASKS: Mapping[str, Task] = {
+    "speed": _speed((128, 512), (64, 900), 32),
     "prefill": _speed((512,), (), 1),
     "decode": _speed((), (64,), 128),
     "history": _speed((), (1800,), 64, repeats=1),
