@@ -1,5 +1,6 @@
 """The connection against real brokers: protocols, limits, losses, and what each failure says."""
 
+import contextlib
 import logging
 import socket
 import time
@@ -47,7 +48,8 @@ def test_messages_go_and_come(broker: Any, connect: Any, eventually: Any) -> Non
     ]
     for delivery in deliveries:
         assert delivery.wait(10)
-    eventually(lambda: len(got) == 100)
+    with contextlib.suppress(AssertionError):  # then the next line tells what is missing
+        eventually(lambda: len(got) >= 100)
     assert [message.payload for message in got] == [f"{n}".encode() for n in range(100)]
     first = got[0]
     assert (first.topic, first.qos, first.retain) == ("a/b", 1, False)
