@@ -5,12 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import cast
 
-import numpy as np
-
 from edgewise.runtime.backends.litert_feed import Array, CacheNames, Feed, new_tokens_name
 from edgewise.runtime.backends.litert_graphs import Graph
 from edgewise.runtime.backends.litert_notes import without_notes
-from edgewise.runtime.backends.page_release import release_pages
+from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.manifest import decoder_cache
 
@@ -40,7 +38,7 @@ class InterpreterEngine:
         self._signatures = self._wrapper.GetSignatureDefs()
         self.graphs: tuple[Graph, ...] = tuple(self._graph(name) for name in self._signatures)
         shape = (slots, len(self._names.cache), layout.key_value_heads, capacity, layout.head_size)
-        self._store = np.zeros(shape, np.float32)
+        self._store = lazy_zeros(shape)
         self._loaded: dict[str, _LoadedGraph] = {}
 
     def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:
@@ -59,7 +57,7 @@ class InterpreterEngine:
     def slot_bytes(self, tokens: int) -> int:
         """See ``Backend``."""
         _, caches, heads, capacity, size = self._store.shape
-        return caches * heads * min(tokens, capacity) * size * self._store.itemsize
+        return int(caches * heads * min(tokens, capacity) * size * self._store.itemsize)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """See ``Backend``."""

@@ -21,7 +21,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgewise.runtime.backends.onnx_packed import SETTINGS, drop_packed_graph, packed_graph
-from edgewise.runtime.backends.page_release import release_pages
+from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
 from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import Bundle, decoder_cache, logits_size
 
@@ -71,7 +71,7 @@ class OnnxBackend:
             self._session = _load_session(bundle, threads)
         shape = (slots, layout.key_value_heads, capacity, layout.head_size)
         self._past_names, self._present_names = layout.past_names, layout.present_names
-        self._cache = [np.zeros(shape, np.float32) for _ in self._past_names]
+        self._cache = [lazy_zeros(shape) for _ in self._past_names]
         self._mask = np.ones((1, capacity), np.int64)
         self._bindings: dict[tuple[int, int, int], _RowsBinding] = {}
 

@@ -8,7 +8,7 @@ session configuration keys).
 Rules: the folder's name tells the graph's and the weights' sizes and times, the version of
 onnxruntime and the CPU, and a file in it the checksums of the others' ends, so that what is stale,
 cut short or of another machine is never used; such folders of the same graph are deleted. Small
-models are not worth it, and neither is a disk that it would fill.
+models are not worth it, and neither is a disk or a memory that it would fill.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgewise.common.files import folder_written_atomically
+from edgewise.firmware_profiles.memory_left import memory_left
 from edgewise.runtime.cache_folder import FOLDER, bundle_cache_folder, content_key, machine_key
 
 SUFFIX = ".packed"
 GRAPH, WEIGHTS, CHECK = "graph.onnx", "weights.bin", "check.txt"
 LEAST_BYTES = 16 << 20  # of weights; less is loaded at once
-FREE_SHARE = 4  # times the weights that must be free on the disk; packed ones take up to twice
+FREE_SHARE = 4  # times the weights that must be free on the disk; packed ones take up to 2.5 times
+MEMORY_SHARE = 4  # times the weights that must be left in memory; packing holds them three times
 SETTINGS = {
     "session.optimized_model_external_initializers_file_name": WEIGHTS,
     "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
@@ -67,6 +69,9 @@ def packed_graph(
     if place.exists():
         return place / GRAPH
     if shutil.disk_usage(folder).free < FREE_SHARE * size:
+        return None
+    left = memory_left()
+    if left is not None and left < MEMORY_SHARE * size:
         return None
     # A full disk, or another process that was faster, is no reason not to answer.
     with contextlib.suppress(OSError), folder_written_atomically(place) as building:

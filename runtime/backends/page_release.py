@@ -1,4 +1,4 @@
-"""Gives the memory of an array back to the system while the array stays usable.
+"""Arrays whose memory is taken page by page, and given back while the array stays usable.
 
 The pages of a large allocation are taken as they are written and stay taken. On Linux,
 ``madvise(MADV_DONTNEED)`` drops the content of whole anonymous pages, which read as zeros from then
@@ -7,7 +7,9 @@ on (man 2 madvise). Elsewhere nothing is given back, and the array is only zeroe
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import mmap
 import sys
 from typing import Any
@@ -18,11 +20,26 @@ from numpy.typing import NDArray
 _DONT_NEED = 4  # MADV_DONTNEED on Linux, on every architecture but alpha
 
 
+def lazy_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return zeros, float32, each page of which takes memory once it is written to.
+
+    numpy asks for huge pages in arrays of 4 MiB and more (MADV_HUGEPAGE of madvise(2)), so that the
+    first token of a long context would take 2 MiB for each head; these arrays ask for none.
+    """
+    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    if size < mmap.PAGESIZE or not sys.platform.startswith("linux"):
+        return np.zeros(shape, np.float32)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel that was built without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(shape)
+
+
 def release_pages(array: NDArray[Any]) -> None:
     """Zero an array and drop the pages that lie in it.
 
     Args:
-        array: C-contiguous, in anonymous memory that nobody else reads: what numpy allocated.
+        array: C-contiguous, in anonymous memory that nobody else reads.
     """
     if not array.flags.c_contiguous:
         raise ValueError("pages can be released of a contiguous array only")

@@ -84,10 +84,13 @@ def test_another_release_or_cpu_packs_anew(files, monkeypatch):
     assert make.made == 3
 
 
-def test_small_models_and_full_disks_are_left_alone(files, monkeypatch):
+def test_small_models_and_full_disks_or_memories_are_left_alone(files, monkeypatch):
     monkeypatch.setattr(onnx_packed, "LEAST_BYTES", 100)
     assert packed_graph(*files, VERSION, pytest.fail) is None
     monkeypatch.setattr(onnx_packed, "LEAST_BYTES", 1)
+    monkeypatch.setattr(onnx_packed, "memory_left", lambda: 20)
+    assert packed_graph(*files, VERSION, pytest.fail) is None
+    monkeypatch.setattr(onnx_packed, "memory_left", lambda: None)
     usage = shutil.disk_usage(files[0].parent)._replace(free=20)
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage)
     assert packed_graph(*files, VERSION, pytest.fail) is None

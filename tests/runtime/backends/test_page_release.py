@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgewise.common.process_memory import anonymous_rss_bytes
-from edgewise.runtime.backends.page_release import release_pages
+from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
 
 
 @given(start=st.integers(0, 9000), length=st.integers(0, 40_000))
@@ -33,3 +33,20 @@ def test_the_system_has_the_memory_back():
 def test_rows_that_are_not_contiguous_are_refused():
     with pytest.raises(ValueError, match="contiguous"):
         release_pages(np.ones((10, 10))[:, :5])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="numpy decides elsewhere")
+def test_large_arrays_take_memory_by_small_pages():
+    array = lazy_zeros((4, 3, 4096, 64))  # 12 MiB
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    before = anonymous_rss_bytes()
+    array[:, :, 0] = 1.0  # of each head the first position: far apart
+    assert anonymous_rss_bytes() - before < 1 << 20
+    assert array.sum() == 4 * 3 * 64
+    release_pages(array)
+    assert not array.any()
+
+
+def test_small_arrays_are_zeros_too():
+    assert lazy_zeros((2, 3)).tolist() == [[0.0] * 3] * 2
