@@ -56,6 +56,9 @@ class Scheduler:
             busy_chunk: The same while answers run.
         """
         self._backend = backend
+        self._verify = (
+            backend.verify if isinstance(backend, VerifyingBackend) and backend.verifies else None
+        )
         self.pool = pool
         self._store = PrefixStore() if store is None else store
         self._prefill_chunk = prefill_chunk
@@ -193,14 +196,17 @@ class Scheduler:
             self._read_prompt(prompt, busy=bool(answering), begin=begin)
         for one in answering:
             one.begin_mask()
-        if len(answering) == 1 and answering[0].speculation is not None:
-            several = answering  # a draft pays where no other answer shares the step
-        else:
-            several = [one for one in answering if len(one.pending) > 1]
+        # A draft pays where no other answer shares the step.
+        drafting = self._verify is not None and len(answering) == 1
+        several = [
+            one
+            for one in answering
+            if len(one.pending) > 1 or (drafting and one.speculation is not None)
+        ]
         for run in self._runs(one for one in answering if one not in several):
             self._write_tokens(run, begin)
         for one in several:
-            self._write_several(one, begin, drafting=len(answering) == 1)
+            self._write_several(one, begin, drafting=drafting)
         seconds = perf_counter() - begin
         with self._lock:
             new = {id(one) for one in published if one.publish(seconds)}
@@ -294,26 +300,17 @@ class Scheduler:
         slot, start = decoding.slot, perf_counter()
         if slot is None:
             return
-        backend, drafts = self._backend, []
-        fed = decoding.pending
-        logits: NDArray[np.float32] | None
-        if drafting and isinstance(backend, VerifyingBackend) and backend.verifies:
+        drafts: list[int] = []
+        if drafting:
             try:
                 drafts = decoding.propose(self.pool.room(slot))
             except Exception as error:  # noqa: BLE001 - of the model that drafts for this one
                 self._fail([decoding], error, intact=True)
                 return
-        if drafts and isinstance(backend, VerifyingBackend):
-            fed = (*fed, *drafts)
-            try:
-                logits = backend.verify(slot, np.array(fed), self.pool.append(slot, fed))
-            except Exception as error:  # noqa: BLE001 - whatever an engine raises is theirs alone
-                self._fail([decoding], error)
-                return
-            logits = logits[-1 - len(drafts) :]
-        else:
-            past = self.pool.append(slot, fed)
-            logits = self._compute([decoding], slot, np.array([fed], np.int64), [past])
+        fed = (*decoding.pending, *drafts)
+        logits = self._compute(
+            [decoding], slot, np.array([fed], np.int64), [self.pool.append(slot, fed)], len(drafts)
+        )
         if logits is None:
             return
         self._take(decoding, logits, begin, drafts)
@@ -348,9 +345,17 @@ class Scheduler:
         return runs
 
     def _compute(
-        self, decodings: list[Decoding], first: int, token_ids: NDArray[np.int64], pasts: list[int]
+        self,
+        decodings: list[Decoding],
+        first: int,
+        token_ids: NDArray[np.int64],
+        pasts: list[int],
+        drafts: int = 0,
     ) -> NDArray[np.float32] | None:
+        """Run the engine; of one row with drafts, the logits from its last certain token on."""
         try:
+            if drafts and self._verify is not None:
+                return self._verify(first, token_ids[0], pasts[0])[-1 - drafts :]
             return self._backend.step(first, token_ids, np.array(pasts, np.int32))
         except Exception as error:  # noqa: BLE001 - whatever an engine raises is theirs alone
             self._fail(decodings, error)
