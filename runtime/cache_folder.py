@@ -31,6 +31,18 @@ def bundle_cache_folder(bundle: Path) -> Path | None:
     return next(filter(_is_writable, (bundle / FOLDER, users_cache_folder())), None)
 
 
+def model_key(folder: Path, model: Path) -> str:
+    """Return what the names of a model's files in a cache folder begin with.
+
+    Args:
+        folder: What `bundle_cache_folder` gave for the model's bundle.
+        model: A file in the bundle's folder.
+    """
+    if folder == model.parent / FOLDER:
+        return model.name
+    return f"{zlib.crc32(os.fsencode(model.absolute())):08x}"  # the folder has other bundles' too
+
+
 def cached_files(bundle: Path, pattern: str) -> list[Path]:
     """Return the files that are kept for a bundle, those in its own folder first.
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import zlib
 from pathlib import Path
 
 from edgewise.common.files import fsync_path
 from edgewise.runtime.cache_folder import (
-    FOLDER,
     bundle_cache_folder,
     content_key,
     machine_key,
+    model_key,
 )
 
 SUFFIX, BUILDING = ".xnnpack", ".building"
@@ -41,13 +40,9 @@ class WeightCacheFile:
         """
         state = model.stat()
         self._folder = bundle_cache_folder(model.parent)
-        if self._folder == model.parent / FOLDER:
-            self._model_key = model.name
-        else:
-            self._model_key = f"{zlib.crc32(os.fsencode(model.absolute())):08x}"
-        self._key = (
-            f"{self._model_key}-{state.st_size}-{state.st_mtime_ns}-{machine_key(runtime_version)}"
-        )
+        self._model_key = "" if self._folder is None else model_key(self._folder, model)
+        of_machine = machine_key(runtime_version)
+        self._key = f"{self._model_key}-{state.st_size}-{state.st_mtime_ns}-{of_machine}"
 
     def usable(self) -> Path | None:
         """Return the finished file of exactly this model on this machine; delete others."""

@@ -14,15 +14,13 @@ models are not worth it, and neither is a disk or a memory that it would fill.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from edgewise.common.files import folder_written_atomically
 from edgewise.firmware_profiles.memory_left import memory_left
-from edgewise.runtime.cache_folder import FOLDER, bundle_cache_folder, content_key, machine_key
+from edgewise.runtime.cache_folder import bundle_cache_folder, content_key, machine_key, model_key
 
 SUFFIX = ".packed"
 GRAPH, WEIGHTS, CHECK = "graph.onnx", "weights.bin", "check.txt"
@@ -57,9 +55,7 @@ def packed_graph(
     folder = bundle_cache_folder(graph.parent)
     if folder is None or size < LEAST_BYTES:
         return None
-    name = graph.name
-    if folder != graph.parent / FOLDER:
-        name = f"{zlib.crc32(os.fsencode(graph.absolute())):08x}"
+    name = model_key(folder, graph)
     states = [path.stat() for path in (graph, weights)]
     of_files = "-".join(f"{state.st_size}-{state.st_mtime_ns}" for state in states)
     place = folder / f"{name}-{of_files}-{machine_key(runtime_version)}{SUFFIX}"
