@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgewise.runtime.backends.litert_feed import LAST_TOKEN, LOGITS, POSITIONS, TOKEN_IDS
 from edgewise.runtime.backends.litert_graphs import Graph, next_graph
 from edgewise.runtime.backends.litert_named_graphs import NamedGraphs, open_named_graphs
-from edgewise.runtime.backends.page_release import release_pages
+from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.bundle import Bundle
 
@@ -132,7 +132,7 @@ class LitertEncoderDecoderBackend:
             )
         self.capacity = capacity
         self._cache = {
-            name: np.zeros((slots, *shape), np.float32)
+            name: lazy_zeros((slots, *shape))
             for name, shape in self._model.inputs(largest.name).items()
             if CACHE_INFIX in name
         }

@@ -21,7 +21,7 @@ from edgewise.runtime.backends.onnx import (
     cache_bytes,
     open_session,
 )
-from edgewise.runtime.backends.page_release import release_pages
+from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.backends.read_sources import ReadSources, Sources
 from edgewise.runtime.bundle import Bundle
@@ -132,7 +132,7 @@ class OnnxEncoderDecoderBackend:
         self._encoder = OnnxEncoderBackend(encoder, threads=threads, capacity=source_capacity)
         self._session: Any = open_session(decoder, threads=threads)
         self._cache = {
-            item.name: np.zeros((slots, item.shape[1], capacity, item.shape[3]), np.float32)
+            item.name: lazy_zeros((slots, item.shape[1], capacity, item.shape[3]))
             for item in self._session.get_inputs()
             if item.name.startswith(PAST_PREFIX)
         }
