@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgewise.device.errors import DeviceError
 from edgewise.device.request_messages import MAX_TOKENS
+from edgewise.device.setting_limits import refuse_outside
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,4 @@ class AgentSettings:
             "stop_grace_seconds": 0 <= self.stop_grace_seconds <= 3600,
             "memory_reserve_bytes": 0 <= self.memory_reserve_bytes <= 2**50,
         }
-        wrong = [f"{name}={getattr(self, name)!r}" for name, fits in accepted.items() if not fits]
-        if wrong:
-            raise DeviceError(
-                f"These settings of the agent are outside their limits: {', '.join(wrong)}. "
-                "See AgentSettings for what each means."
-            )
+        refuse_outside(self, accepted, of="the agent")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgewise.device.errors import DeviceError
+from edgewise.device.setting_limits import refuse_outside
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,7 @@ class ServerSettings:
             "memory_reserve_bytes": 0 <= self.memory_reserve_bytes <= 1 << 50,
             "drain_seconds": 0 <= self.drain_seconds <= 3600,
         }
-        wrong = [f"{name}={getattr(self, name)!r}" for name, fits in accepted.items() if not fits]
-        if wrong:
-            raise DeviceError(
-                f"These settings of the server are outside their limits: {', '.join(wrong)}. "
-                "See ServerSettings for what each means."
-            )
+        refuse_outside(self, accepted, of="the server")
 
     @property
     def choices(self) -> int:
