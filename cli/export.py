@@ -15,6 +15,7 @@ from edgewise.cli.parameters import (
     BYTES,
     PATH,
     cache_context_option,
+    cache_type_option,
     complete_checkpoints,
     complete_folders,
     complete_profiles,
@@ -35,6 +36,7 @@ STAGES = {
     "optimum": "optimum",
     "measure": "measure",
     "calibrate": "calibrate",
+    "cache": "cache",
     "export": "export",
     "verify": "verify",
     "publish": "publish",
@@ -81,6 +83,7 @@ STAGES = {
     "int4,mlp=int8-block32,head=int8; default: as the profile says.",
 )
 @cache_context_option
+@cache_type_option
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a Hub id.")
 @click.option(
     "--prompt",
@@ -127,6 +130,7 @@ def export(
     runtime: str | None,
     recipe: str | None,
     context: int | None,
+    cache_dtype: str | None,
     revision: str | None,
     prompt: str | None,
     via: str | None,
@@ -168,6 +172,7 @@ def export(
             runtime=runtime,
             recipe=recipe,
             context_length=context,
+            cache_dtype=cache_dtype,
             revision=revision,
             prompt=prompt,
             via=via,
@@ -204,6 +209,7 @@ def summarize(report: ExportReport, *, seconds: float, cpu_seconds: float) -> di
         if manifest.calibration is None
         else dataclasses.asdict(manifest.calibration),
         "context_length": manifest.context_length,
+        "cache_dtype": None if manifest.cache is None else manifest.cache.dtype,
         "bytes": sum(file.bytes for file in manifest.files),
         "verification": None if found is None else dataclasses.asdict(found),
         "seconds": seconds,
@@ -222,12 +228,18 @@ def show(summary: dict[str, Any]) -> None:
             ("profile", summary["profile"]),
             ("recipe", summary["recipe"]),
             *calibration_line(summary["calibration"]),
-            ("context", f"{summary['context_length']} tokens"),
+            ("context", context_line(summary)),
             ("verified", verification_line(summary["verification"])),
             ("CPU time", f"{summary['cpu_seconds']:.1f} s ({summary['seconds']:.1f} s elapsed)"),
             ("peak RSS", figures.mebibytes(summary["peak_rss_bytes"])),
         ]
     )
+
+
+def context_line(summary: dict[str, Any]) -> str:
+    """Write how many tokens there is room for, and how they are kept."""
+    kept = summary["cache_dtype"]
+    return f"{summary['context_length']} tokens{f', kept in {kept}' if kept else ''}"
 
 
 def calibration_line(found: dict[str, Any] | None) -> list[tuple[str, str]]:

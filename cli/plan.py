@@ -12,6 +12,7 @@ from edgewise.cli.extras import require_extra
 from edgewise.cli.parameters import (
     PATH,
     cache_context_option,
+    cache_type_option,
     complete_profiles,
     complete_recipes,
     examples,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     help="How weights are stored, as `edgewise export --recipe`; default: as the profile says.",
 )
 @cache_context_option
+@cache_type_option
 @json_option
 def plan(
     *,
@@ -62,6 +64,7 @@ def plan(
     runtime: str | None,
     recipe: str | None,
     context: int | None,
+    cache_dtype: str | None,
     as_json: bool,
 ) -> None:
     """Tell what the model of a config.json would take on a board, and whether it fits."""
@@ -77,6 +80,7 @@ def plan(
         runtime=runtime,
         recipe=recipe,
         context_length=context,
+        cache_dtype=cache_dtype,
     )
     if as_json:
         console.write_json(forecast_json(found))
@@ -105,6 +109,7 @@ def forecast_json(found: Forecast) -> dict[str, Any]:
         "context_length": plan.context_length,
         "weights_bytes": budget.weights_bytes,
         "weights_bytes_by_role": dict(found.role_bytes),
+        "cache_dtype": None if plan.cache is None else plan.cache.dtype,
         "cache_bytes_per_token": budget.cache_bytes_per_token,
         "cache_bytes": budget.cache_bytes,
         "source_length": plan.source_length,
@@ -129,7 +134,7 @@ def show(found: Forecast) -> None:
     )
     cache = (
         f"{figures.size(budget.cache_bytes)} for {plan.context_length} tokens of "
-        f"{figures.size(budget.cache_bytes_per_token)}"
+        f"{figures.size(budget.cache_bytes_per_token)} in {plan.cache_dtype}"
     )
     given = "an image" if plan.family == "vision_language" else "a text"
     work = f"{figures.size(budget.working_bytes)} on {given} of {budget.working_tokens} tokens"

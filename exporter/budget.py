@@ -126,7 +126,7 @@ def memory_budget(
     """
     return MemoryBudget(
         weights_bytes=weights_bytes(model, formats, profile.runtime),
-        cache_bytes_per_token=model.cache_bytes_per_token(profile.cache_dtype),
+        cache_bytes_per_token=model.cache_bytes_per_token(model.cache_dtype),
         context=context,
         overhead_bytes=profile.runtime_choice(profile.runtime).overhead_bytes,
         usable_bytes=profile.memory.usable_bytes,
@@ -275,6 +275,11 @@ class PlannedCache(Protocol):
         """How often it is there while a token is computed."""
         ...
 
+    @property
+    def dtype(self) -> str:
+        """Type of its elements."""
+        ...
+
 
 class Planned(Protocol):
     """What an export has settled, as far as memory depends on it."""
@@ -339,6 +344,7 @@ def model_size(plan: Planned) -> ModelSize:
         encoder=plan.encoder,
         keeps_source=plan.source_length is not None,
         cache_copies=plan.cache.copies if plan.cache else 1,
+        cache_dtype=plan.cache.dtype if plan.cache else "float32",
     )
 
 

@@ -124,7 +124,7 @@ def _cache_layout(plan: ExportPlan, names: GraphNames) -> CacheLayout | None:
         layers=plan.cache.layers,
         key_value_heads=plan.cache.key_value_heads,
         head_size=plan.cache.head_size,
-        dtype="float32",
+        dtype=plan.cache.dtype,
         past_key_name=names.past[0],
         past_value_name=names.past[1],
         present_key_name=names.present[0],

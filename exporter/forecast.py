@@ -78,6 +78,7 @@ def forecast(
     runtime: str | None = None,
     recipe: str | None = None,
     context_length: int | None = None,
+    cache_dtype: str | None = None,
 ) -> Forecast:
     """Tell what an export would need.
 
@@ -88,6 +89,7 @@ def forecast(
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice.
         context_length: Tokens, or None for the most that model and profile allow.
+        cache_dtype: How keys and values are kept, or None for the profile's choice.
 
     Raises:
         EdgewiseError: The model type is unknown, or what is asked for contradicts model or board.
@@ -98,6 +100,7 @@ def forecast(
         runtime=runtime,
         recipe=recipe,
         context_length=context_length,
+        cache_dtype=cache_dtype,
     )
     size = model_size(plan)
     budget = memory_budget(plan.profile, size, plan.formats, context=plan.context_length)

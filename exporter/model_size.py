@@ -75,6 +75,7 @@ class ModelSize:
         head_size: Elements a head.
         encoder: What an encoder computes with, alone or before a decoder; None without one.
         keeps_source: Whether a decoder keeps keys and values of the encoder's tokens as well.
+        cache_dtype: Type of the cache's elements.
         cache_copies: How often the cache is there while a token is computed.
     """
 
@@ -86,6 +87,7 @@ class ModelSize:
     encoder: EncoderWork | None = None
     keeps_source: bool = False
     cache_copies: int = 1
+    cache_dtype: str = "float32"
 
     def cache_bytes_per_token(self, dtype: str) -> int:
         """Bytes of keys and values that one token adds to the cache.

@@ -21,6 +21,7 @@ from pathlib import Path
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.files import folder_written_atomically, write_atomically
 from edgewise.exporter.budget import check_fit
+from edgewise.exporter.calibration.cache_steps import with_cache_scales
 from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.calibration.prepare import prepare
 from edgewise.exporter.calibration.text import CalibrationFile
@@ -67,6 +68,7 @@ def export(
     runtime: str | None = None,
     recipe: str | None = None,
     context_length: int | None = None,
+    cache_dtype: str | None = None,
     revision: str | None = None,
     prompt: str | None = None,
     via: str | None = None,
@@ -86,6 +88,8 @@ def export(
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice, as `make_plan` says.
         context_length: Tokens of cache, or None for the most that model and profile allow.
+        cache_dtype: How keys and values are kept, "float32", "float16" or "int8", or None for the
+            profile's choice, as `make_plan` says.
         revision: Branch, tag or commit of a Hub id.
         prompt: The name of a prompt to use instead of the checkpoint's chat template; None for the
             checkpoint's own, or that of its family if there is none.
@@ -145,6 +149,7 @@ def export(
             runtime=runtime,
             recipe=recipe,
             context_length=context_length,
+            cache_dtype=cache_dtype,
             traced=None if traced is None else traced.definition,
         )
         if not force:
@@ -156,6 +161,8 @@ def export(
                 plan, calibration = prepare(
                     opened, plan, text, Path(scratch), report, budget=budget
                 )
+            if plan.cache_dtype == "int8":
+                plan = with_cache_scales(opened, plan, text, report)
             texts = _write_texts(opened, plan, target, temporary)
             listed = target.files(plan)
             unwritten = (BundleFile(role, path, 0, UNMEASURED) for role, path in listed)

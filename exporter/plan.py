@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
 from edgewise.exporter.graph.outline import OutlineBuilder
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.protocol import CacheScales, Weight
 from edgewise.exporter.model_size import EncoderWork
 from edgewise.exporter.models import Definition, family_of, find_model
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification
@@ -23,7 +23,9 @@ from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
 from edgewise.exporter.quantize.prepared import PreparedMatrix
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
-from edgewise.runtime.manifest import Family
+from edgewise.firmware_profiles.profile import RuntimeChoice, problems_with_cache_dtype
+from edgewise.firmware_profiles.vocabulary import CACHE_DTYPE_BYTES
+from edgewise.runtime.manifest import CacheType, Family
 
 RuntimeName = Literal["onnx", "tflite", "litertlm"]
 Configuration = (
@@ -62,6 +64,7 @@ class CacheSize:
     key_value_heads: int
     head_size: int  # elements
     copies: int = 1  # while a token is computed; 2 where a graph appends to it by copying
+    dtype: CacheType = "float32"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ class ExportPlan:
     context_length: int  # tokens
     source_length: int | None  # tokens that an encoder-decoder reads
     is_traced: bool = False  # whether the graph is another program's
+    cache_dtype: CacheType = "float32"  # of what a decoder keeps of its own tokens
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict, repr=False)
+    cache_scales: Mapping[int, CacheScales] = field(default_factory=dict, repr=False)  # by layer
 
     @property
     def parameters(self) -> int:
@@ -100,7 +105,7 @@ class ExportPlan:
         """
         widths = {"float32": 32, "float16": 16, "channel": 8}
         with_int8 = self.recipe.activations == "int8"
-        bits = []
+        bits = [] if self.cache is None else [8 * CACHE_DTYPE_BYTES[self.cache_dtype]]
         for role in ROLES:
             form = self.recipe.format_for(role)
             if form.kind == "keep":
@@ -116,12 +121,14 @@ class ExportPlan:
             case EncoderConfiguration():
                 return None
             case EncoderDecoderConfiguration() as c:
-                return CacheSize(c.decoder_layers, c.heads, c.head_size)
+                return CacheSize(c.decoder_layers, c.heads, c.head_size, dtype=self.cache_dtype)
             case VisionLanguageConfiguration(text=c):
-                return CacheSize(c.layers, c.key_value_heads, c.head_size)
+                shape = c.layers, c.key_value_heads, c.head_size
+                return CacheSize(*shape, dtype=self.cache_dtype)
             case DecoderConfiguration() as c:
                 copies = 2 if self.is_traced else 1
-                return CacheSize(c.layers, c.key_value_heads, c.head_size, copies)
+                shape = c.layers, c.key_value_heads, c.head_size
+                return CacheSize(*shape, copies, self.cache_dtype)
 
     @property
     def encoder(self) -> EncoderWork | None:
@@ -190,6 +197,7 @@ def make_plan(
     runtime: str | None = None,
     recipe: str | None = None,
     context_length: int | None = None,
+    cache_dtype: str | None = None,
     traced: TracedDefinition | None = None,
 ) -> ExportPlan:
     """Settle an export.
@@ -202,6 +210,8 @@ def make_plan(
             has 4 bits).
         context_length: Tokens of cache, of an encoder's text, or of an encoder-decoder's source
             and of its answer; None for the most that model and profile allow.
+        cache_dtype: "float32", "float16" or "int8": how a decoder's keys and values are kept; None
+            for the profile's choice, where recipe and graph do not speak against it.
         traced: What a graph that another program traced says of the model; None for one that has a
             definition here.
 
@@ -228,6 +238,7 @@ def make_plan(
     context = _checked_context(configuration, profile, context_length)
     # LiteRT-LM computes with LiteRT: the same formats, the same memory.
     engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
+    settled = _checked_recipe(profile, engine, recipe, family)
     return ExportPlan(
         model_id=checkpoint.origin.name.rsplit("/", 1)[-1].removeprefix("package:"),
         architecture=architecture,
@@ -237,10 +248,17 @@ def make_plan(
         tensors=tensors,
         profile=profile.for_runtime(engine),
         runtime=chosen_runtime,
-        recipe=_checked_recipe(profile, engine, recipe, family),
+        recipe=settled,
         context_length=context,
         source_length=context if family == "encoder_decoder" else None,
         is_traced=traced is not None,
+        cache_dtype=_checked_cache_dtype(
+            cache_dtype,
+            profile.runtime_choice(engine),
+            family,
+            loses_nothing=_loses_nothing(settled),
+            is_traced=traced is not None,
+        ),
     )
 
 
@@ -318,6 +336,38 @@ def _checked_recipe(profile: Profile, runtime: str, text: str | None, family: Fa
             f"The profile's own recipe is {profile.recipe_for(runtime)}"
         )
     return recipe
+
+
+def _checked_cache_dtype(
+    asked: str | None,
+    choice: RuntimeChoice,
+    family: Family,
+    *,
+    loses_nothing: bool,
+    is_traced: bool,
+) -> CacheType:
+    """Return how keys and values are kept: as asked, or as the board does where that is possible.
+
+    A recipe that loses nothing of the weights is for those who want to lose nothing.
+    """
+    if asked is None and loses_nothing:
+        return "float32"
+    dtype = choice.cache_dtype if asked is None else asked
+    problems = problems_with_cache_dtype(dtype, runtime=choice.name)
+    if is_traced and dtype != "float32":
+        problems.append("the graph of another program keeps float32")
+    if family == "encoder":
+        problems.append("an encoder keeps nothing")
+    elif dtype == "int8" and family != "decoder":
+        problems.append("the steps of int8 are measured on texts, for decoders of text alone")
+    if problems and asked is not None:
+        raise PlanError(f"a cache of {asked} was asked for: {'; '.join(problems)}")
+    return "float32" if problems else cast(CacheType, dtype)
+
+
+def _loses_nothing(recipe: Recipe) -> bool:
+    kinds = {recipe.format_for(role).kind for role in ROLES}
+    return recipe.activations == "float32" and kinds <= {"float32", "keep"}
 
 
 def _checked_context(configuration: Configuration, profile: Profile, asked: int | None) -> int:

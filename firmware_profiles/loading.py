@@ -35,7 +35,6 @@ SCHEMA: Schema = {
     "board_models": Kind.TEXTS,
     "runtime": Kind.TEXT,
     "max_context": Kind.INTEGER,
-    "cache_dtype": Kind.TEXT,
     "threads": Kind.INTEGER,
     "slots": Kind.INTEGER,
     "cpu": {
@@ -57,6 +56,7 @@ SCHEMA: Schema = {
             "userland": Kind.TEXT,
             "python": Kind.TEXTS,
             "execution_providers": Kind.TEXTS,
+            "cache_dtype": Kind.TEXT,
             "overhead_bytes": Kind.INTEGER,
             "recipe": {
                 "name": Kind.TEXT,
@@ -156,7 +156,6 @@ def parse_profile(content: Mapping[str, Any], *, subject: str) -> Profile:
             runtime=content["runtime"],
             runtimes=tuple(_runtime(content, name) for name in content["runtimes"]),
             max_context=content["max_context"],
-            cache_dtype=content["cache_dtype"],
             threads=content["threads"],
             slots=content["slots"],
         )
@@ -200,6 +199,7 @@ def _runtime(content: Mapping[str, Any], name: str) -> RuntimeChoice:
         userland=table["userland"],
         python=tuple(table["python"]),
         execution_providers=tuple(table["execution_providers"]),
+        cache_dtype=table["cache_dtype"],
         overhead_bytes=table["overhead_bytes"],
         recipe=RecipeChoice(**table["recipe"]),
     )

@@ -38,6 +38,15 @@ PYTHON_VERSION = re.compile(r"3\.(1[1-9]|[2-9]\d)")  # this package needs 3.11
 PROFILE_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
+def problems_with_cache_dtype(dtype: str, *, runtime: str) -> list[str]:
+    """Say why a runtime can not keep keys and values in a type."""
+    if dtype not in CACHE_DTYPE_BYTES:
+        return [unknown("cache_dtype", dtype, CACHE_DTYPE_BYTES)]
+    if runtime == "tflite" and dtype != "float32":
+        return [f"cache_dtype {dtype!r} has no graphs in tflite; use 'float32'"]
+    return []
+
+
 @dataclass(frozen=True)
 class RuntimeChoice:
     """How one runtime is used on the board.
@@ -47,6 +56,7 @@ class RuntimeChoice:
         userland: What its programs are built for; 32-bit userlands run on 64-bit cores.
         python: Python versions for which wheels of it exist there, as "3.11".
         execution_providers: In order of preference; the last is the CPU's.
+        cache_dtype: Type of the elements of a decoder's cache: "float32", "float16" or "int8".
         overhead_bytes: Memory beside weights and cache: interpreter, libraries, activations.
         recipe: How weights are stored for it on this CPU.
     """
@@ -55,6 +65,7 @@ class RuntimeChoice:
     userland: str
     python: tuple[str, ...]
     execution_providers: tuple[str, ...]
+    cache_dtype: str
     overhead_bytes: int
     recipe: RecipeChoice
 
@@ -85,6 +96,7 @@ class RuntimeChoice:
             problems.append("execution_providers names one twice")
         if self.execution_providers[-1:] != (LAST_PROVIDER[self.name],):
             problems.append(f"execution_providers must end with {LAST_PROVIDER[self.name]!r}")
+        problems += problems_with_cache_dtype(self.cache_dtype, runtime=self.name)
         if self.overhead_bytes < 1:
             problems.append("overhead_bytes must be positive")
         if not self.recipe.name_is_used:
@@ -108,7 +120,6 @@ class Profile:
         runtime: The runtime used unless the user names another: "onnx" or "tflite".
         runtimes: How each runtime is used there.
         max_context: Tokens of cache that are budgeted and allocated at most.
-        cache_dtype: Type of the cache's elements: "float32", "float16" or "int8".
         threads: Threads a runtime computes with.
         slots: Answers that an agent computes at once, in the memory of one whole context together.
     """
@@ -123,7 +134,6 @@ class Profile:
     runtime: str
     runtimes: tuple[RuntimeChoice, ...]
     max_context: int
-    cache_dtype: str
     threads: int
     slots: int
 
@@ -144,8 +154,6 @@ class Profile:
             problems.append(f"threads {self.threads} is not within 1 to {cores} cores")
         if not 1 <= self.slots <= SLOTS_MAX:
             problems.append(f"slots {self.slots} is not within 1 to {SLOTS_MAX}")
-        if self.cache_dtype not in CACHE_DTYPE_BYTES:
-            problems.append(unknown("cache_dtype", self.cache_dtype, CACHE_DTYPE_BYTES))
         if self.max_context < 1:
             problems.append(f"max_context {self.max_context} is not positive")
         for choice in self.runtimes:
@@ -164,8 +172,6 @@ class Profile:
                     f"{where}: {provider} needs a {kind} accelerator, "
                     f"the board's kind is {self.accelerator.kind!r}"
                 )
-        if choice.name == "tflite" and self.cache_dtype == "int8":
-            problems.append(f"{where}: cache_dtype 'int8' has no operator in tflite; use 'float32'")
         problems += [
             f"{where}.recipe: {problem}"
             for problem in problems_with_recipe(
@@ -175,9 +181,8 @@ class Profile:
                 features=self.cpu.features,
             )
         ]
-        cache = (
-            self.max_context * SMALLEST_CACHE_ELEMENTS * CACHE_DTYPE_BYTES.get(self.cache_dtype, 1)
-        )
+        element = CACHE_DTYPE_BYTES[choice.cache_dtype]
+        cache = self.max_context * SMALLEST_CACHE_ELEMENTS * element
         for variant in self.memory.variants:
             if choice.overhead_bytes + cache > variant.usable_bytes:
                 problems.append(
@@ -204,6 +209,11 @@ class Profile:
     def execution_providers(self) -> tuple[str, ...]:
         """Execution providers of the runtime in force, in order of preference."""
         return self.runtime_choice(self.runtime).execution_providers
+
+    @property
+    def cache_dtype(self) -> str:
+        """Type of the cache's elements with the runtime in force."""
+        return self.runtime_choice(self.runtime).cache_dtype
 
     @property
     def python(self) -> tuple[str, ...]:

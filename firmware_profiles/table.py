@@ -107,7 +107,7 @@ def _runtime_row(profile: Profile, choice: RuntimeChoice) -> Sequence[str]:
         choice.userland,
         ", ".join(choice.python),
         str(choice.overhead_bytes // MEBIBYTE),
-        f"{profile.max_context} ({profile.cache_dtype})" if is_default else "as above",
+        f"{profile.max_context if is_default else 'as above'} ({choice.cache_dtype})",
     )
 
 

@@ -11,14 +11,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from edgewise.runtime.admission import Standing
-from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.backends.protocol import Backend, Cache
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.option_checks import check_whole
 from edgewise.runtime.options import SEVERAL_MAX, GenerationOptions, OptionsError
-from edgewise.runtime.prefix_store import Cache, PrefixError, PrefixStore
+from edgewise.runtime.prefix_store import PrefixError, PrefixStore
 from edgewise.runtime.prompt_beginning import common_beginning, continued
 from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect, collect_all

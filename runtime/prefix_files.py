@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from edgewise.common.files import write_atomically
+from edgewise.runtime.backends.protocol import Cache
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.cache_folder import (
     FOLDER,
@@ -31,8 +32,8 @@ from edgewise.runtime.cache_folder import (
     cached_files,
     users_cache_folder,
 )
-from edgewise.runtime.manifest import decoder_cache
-from edgewise.runtime.prefix_store import Cache, PrefixError
+from edgewise.runtime.manifest import CacheType, decoder_cache
+from edgewise.runtime.prefix_store import PrefixError
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +50,10 @@ class SavedPrefix:
     path: Path
     tokens: tuple[int, ...]
     shape: tuple[int, int, int, int]  # of its keys and values
+    dtype: CacheType  # of these
 
     def read_cache(self) -> Cache:
-        """Read keys and values, float32 of the shape.
+        """Read keys and values.
 
         Raises:
             PrefixError: The file is gone or damaged.
@@ -61,10 +63,10 @@ class SavedPrefix:
                 cache: Cache = arrays[CACHE]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise PrefixError(f"{self.path} can not be read and is left out: {error}") from error
-        if cache.shape != self.shape or cache.dtype != np.float32:
+        if cache.shape != self.shape or cache.dtype != self.dtype:
             raise PrefixError(
-                f"{self.path} has keys and values {cache.dtype} {list(cache.shape)}, not float32 "
-                f"{list(self.shape)}, and is left out"
+                f"{self.path} has keys and values {cache.dtype} {list(cache.shape)}, not "
+                f"{self.dtype} {list(self.shape)}, and is left out"
             )
         return cache
 
@@ -95,9 +97,9 @@ def save(bundle: Bundle, tokens: Sequence[int], cache: Cache) -> SavedPrefix:
             f"{folder} holds {len(others)} beginnings of this bundle; delete some {PREFIX_SUFFIX}"
         )
     content = io.BytesIO()
-    np.savez(content, tokens=ids, cache=np.ascontiguousarray(cache, np.float32))
+    np.savez(content, tokens=ids, cache=np.ascontiguousarray(cache))
     write_atomically(path, content.getvalue())
-    return SavedPrefix(path, tuple(tokens), cache.shape)
+    return SavedPrefix(path, tuple(tokens), cache.shape, decoder_cache(bundle.manifest).dtype)
 
 
 def saved(bundle: Bundle) -> Iterator[SavedPrefix]:
@@ -113,10 +115,11 @@ def saved(bundle: Bundle) -> Iterator[SavedPrefix]:
             logger.warning("%s", error)
             continue
         shape = (arrays, heads, len(tokens), size)
-        if bytes_on_disk > 4 * (math.prod(shape) + len(tokens)) + _OVERHEAD:
+        element = np.dtype(layout.dtype).itemsize
+        if bytes_on_disk > element * math.prod(shape) + 4 * len(tokens) + _OVERHEAD:
             logger.warning("%s is larger than its tokens need, and is left out", path)
             continue
-        yield SavedPrefix(path, tokens, shape)
+        yield SavedPrefix(path, tokens, shape, layout.dtype)
 
 
 def _read_tokens(path: Path, most: int) -> tuple[int, ...]:

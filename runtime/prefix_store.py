@@ -17,16 +17,11 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.backends.protocol import Cache
 from edgewise.runtime.prefix_tree import PrefixTree
 
 logger = logging.getLogger(__name__)
-
-Cache = NDArray[np.float32]
-"""[layers x 2, KV heads, tokens, head size]: of each layer the keys, then the values."""
 
 
 class PrefixError(EdgewiseError):

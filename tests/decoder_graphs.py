@@ -29,7 +29,7 @@ from edgewise.exporter.quantize.streaming import quantize_tensors
 from edgewise.runtime.backends.litert import LitertBackend
 from edgewise.runtime.backends.onnx import OnnxBackend
 from edgewise.runtime.backends.protocol import Backend
-from edgewise.runtime.manifest import CacheLayout
+from edgewise.runtime.manifest import CacheLayout, CacheType
 
 CONTEXT = 128
 RUNTIMES = ("onnx", "tflite")
@@ -45,11 +45,11 @@ SMALL = (
 )
 
 
-def build_onnx(model: TinyModel, folder: Path, recipe: str) -> onnx.ModelProto:
-    """Write model.onnx and its weights."""
+def build_onnx(model: TinyModel, folder: Path, recipe: str, **cache: Any) -> onnx.ModelProto:
+    """Write model.onnx and its weights; the rest tells how its cache is kept."""
     folder.mkdir(exist_ok=True)
     with WeightFile(folder / "model.onnx.data") as weights:
-        builder = OnnxBuilder(weights, Recipe.parse(recipe), CONTEXT)
+        builder = OnnxBuilder(weights, Recipe.parse(recipe), CONTEXT, **cache)
         model.forward(builder)
         graph = builder.finish("test")
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
@@ -76,7 +76,7 @@ def build_tflite(
     return path
 
 
-def opened(model: TinyModel, graph: Path) -> Any:
+def opened(model: TinyModel, graph: Path, cache_dtype: CacheType = "float32") -> Any:
     """Return what a back end reads of a bundle."""
     configuration = model.configuration
     names = {
@@ -90,7 +90,7 @@ def opened(model: TinyModel, graph: Path) -> Any:
             configuration.layers,
             configuration.key_value_heads,
             configuration.head_size,
-            "float32",
+            cache_dtype,
             **(names if graph.suffix == ".tflite" else {}),
         ),
         vocabulary_size=configuration.vocabulary_size,
@@ -101,8 +101,10 @@ def opened(model: TinyModel, graph: Path) -> Any:
     return SimpleNamespace(path=graph.parent, file=lambda role: graph, manifest=manifest)
 
 
-def load_onnx(model: TinyModel, folder: Path, slots: int = 2) -> OnnxBackend:
-    bundle = opened(model, folder / "model.onnx")
+def load_onnx(
+    model: TinyModel, folder: Path, slots: int = 2, cache_dtype: CacheType = "float32"
+) -> OnnxBackend:
+    bundle = opened(model, folder / "model.onnx", cache_dtype)
     return OnnxBackend(bundle, threads=1, slots=slots, capacity=CONTEXT)
 
 

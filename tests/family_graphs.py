@@ -28,10 +28,11 @@ RUNTIMES = ("onnx", "tflite")
 Model = TinyEncoder | TinyEncoderDecoder
 
 
-def build(runtime: str, model: Model, folder: Path, recipe: str = "fp32") -> None:
-    """Write encoder.onnx and decoder.onnx, or model.tflite."""
+def build(runtime: str, model: Model, folder: Path, recipe: str = "fp32", **cache: Any) -> None:
+    """Write encoder.onnx and decoder.onnx, or model.tflite; the rest is how a cache is kept."""
     folder.mkdir(exist_ok=True)
-    {"onnx": _build_onnx, "tflite": _build_tflite}[runtime](model, folder, Recipe.parse(recipe))
+    write = {"onnx": _build_onnx, "tflite": _build_tflite}[runtime]
+    write(model, folder, Recipe.parse(recipe), **cache)
 
 
 def open_encoder(runtime: str, folder: Path) -> Any:
@@ -42,7 +43,7 @@ def open_encoder(runtime: str, folder: Path) -> Any:
 
 
 def open_encoder_decoder(
-    runtime: str, model: TinyEncoderDecoder, folder: Path, slots: int = 2
+    runtime: str, model: TinyEncoderDecoder, folder: Path, slots: int = 2, **cache: Any
 ) -> Any:
     sizes = {
         "slots": slots,
@@ -56,17 +57,18 @@ def open_encoder_decoder(
             threads=1,
             source_capacity=ENCODER_LENGTHS[-1],
             **sizes,
+            **cache,
         )
     return LitertEncoderDecoderBackend(folder / "model.tflite", threads=1, **sizes)
 
 
-def _build_onnx(model: Model, folder: Path, recipe: Recipe) -> None:
+def _build_onnx(model: Model, folder: Path, recipe: Recipe, **cache: Any) -> None:
     with WeightFile(folder / "model.onnx.data") as weights:
         encoder = OnnxEncoderBuilder(weights, recipe)
         _describe_encoder(model, encoder)
         (folder / "encoder.onnx").write_bytes(encoder.finish("test").SerializeToString())
         if isinstance(model, TinyEncoderDecoder):
-            decoder = OnnxBuilder(weights, recipe, CONTEXT)
+            decoder = OnnxBuilder(weights, recipe, CONTEXT, **cache)
             model.decode(decoder)
             (folder / "decoder.onnx").write_bytes(decoder.finish("test").SerializeToString())
 

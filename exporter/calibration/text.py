@@ -8,6 +8,7 @@ text and do not overlap; of a long text only the parts that they come from are t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -89,7 +90,6 @@ def windows_of(
         CalibrationError: The text is too short.
     """
     window = min(WINDOW, positions)
-    encoder = Tokenizer.from_str(tokenizer.tokenizer_json)
     beginning = (
         [tokenizer.beginning_token_id]
         if tokenizer.add_beginning_token and tokenizer.beginning_token_id is not None
@@ -99,8 +99,7 @@ def windows_of(
     excerpts = _excerpts(file.text, MOST_TOKENS // window, _CHARACTERS * window)
     windows: list[list[int]] = []
     tokens = 0
-    for excerpt in excerpts:
-        ids = encoder.encode(excerpt, add_special_tokens=False).ids
+    for ids in encoded(excerpts, tokenizer):
         tokens += len(ids)
         count = min(MOST_TOKENS // window // len(excerpts), len(ids) // length)
         starts = np.linspace(0, len(ids) - length, count).astype(int) if count else ()
@@ -111,6 +110,12 @@ def windows_of(
             f"needed, and up to {MOST_TOKENS} are used: give a longer text"
         )
     return np.asarray(windows, np.int64)
+
+
+def encoded(texts: Sequence[str], tokenizer: TokenizerFiles) -> list[list[int]]:
+    """Return the ids of texts without the tokens that a tokenizer puts around them."""
+    encoder = Tokenizer.from_str(tokenizer.tokenizer_json)
+    return [encoder.encode(text, add_special_tokens=False).ids for text in texts]
 
 
 def _excerpts(text: str, count: int, length: int) -> list[str]:

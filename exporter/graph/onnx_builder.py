@@ -7,12 +7,15 @@ Graph inputs and outputs carry the names that onnxruntime-genai uses:
 | input_ids | int64 | [batch, new tokens] |
 | inputs_embeds | float32 | [batch, new tokens, features]; in place of the ids, where asked for |
 | attention_mask | int64 | [batch, past + new tokens], 1 for real tokens, right-padded |
-| past_key_values.{layer}.key / .value | float32 | [batch, key-value heads, cache, head size] |
+| past_key_values.{layer}.key / .value | as kept | [batch, key-value heads, cache, head size] |
 | logits | float32 | [batch, 1, vocabulary], of each row's last real token |
 | logits_offsets | int64 | [1, n, 1], optional: whose logits are given, 0: the last token's |
 | present.{layer}.key / .value | float32 | as the past; the same buffer when the runtime shares it |
 | encoder_attention_mask | int64 | [batch, encoder tokens]; only where an encoder is attended to |
 | cross_key_values.{layer}.key / .value | float32 | [batch, heads, encoder tokens, head size] |
+
+Keys and values are kept in float32, in float16 (the operator then works on float16 as a whole, its
+inputs and its result are cast) or in int8, each feature of each head in steps of its own.
 
 Rules: nodes are named after the module of the checkpoint they come from; weights leave for the
 weights file as soon as they are quantized (``onnx_linear.py``); the graph itself holds only small
@@ -20,6 +23,10 @@ constants. Operators: onnxruntime/docs/ContribOperators.md and onnx/docs/Operato
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -34,6 +41,7 @@ from edgewise.exporter.graph.onnx_operations import (
 from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.graph.protocol import (
     Attention,
+    CacheScales,
     CrossAttention,
     RelativeBias,
     Rotary,
@@ -41,6 +49,7 @@ from edgewise.exporter.graph.protocol import (
     pack_name,
 )
 from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.runtime.manifest import CacheType
 
 INPUTS_EMBEDS = "inputs_embeds"
 LOGITS = "logits"
@@ -48,7 +57,9 @@ LOGITS_OFFSETS = "logits_offsets"
 PAST_NAMES = ("past_key_values.{layer}.key", "past_key_values.{layer}.value")
 PRESENT_NAMES = ("present.{layer}.key", "present.{layer}.value")
 ENCODER_MASK = "encoder_attention_mask"
-
+CACHE_TYPES: Mapping[CacheType, int] = MappingProxyType(
+    {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "int8": TensorProto.INT8}
+)
 
 ROTATED_MULTIPLE = 16  # features; what GroupQueryAttention's kernel rotates
 
@@ -69,6 +80,8 @@ class OnnxBuilder(OnnxOperations):
         context_length: int,
         *,
         takes_embeddings: bool = False,
+        cache_dtype: CacheType = "float32",
+        cache_scales: Mapping[int, CacheScales] = MappingProxyType({}),
     ) -> None:
         """Begin a graph.
 
@@ -77,12 +90,16 @@ class OnnxBuilder(OnnxOperations):
             recipe: The format of each role's weights.
             context_length: Positions for which rotary tables are stored.
             takes_embeddings: Whether the graph takes the new tokens' embeddings, not their ids.
+            cache_dtype: How keys and values are kept.
+            cache_scales: By layer, the steps of an int8 cache.
         """
         super().__init__(weights, recipe)
         self._takes_embeddings = takes_embeddings
         self._new_tokens = INPUTS_EMBEDS if takes_embeddings else INPUT_IDS
         self._context_length = context_length
-        self._rotary_tables: dict[Rotary, tuple[str, str]] = {}
+        self._cache_dtype = cache_dtype
+        self._cache_scales = cache_scales
+        self._rotary_tables: dict[tuple[Rotary, int], tuple[str, str]] = {}
         self._lengths: tuple[str, str] | None = None
 
     # Inputs and outputs
@@ -120,26 +137,41 @@ class OnnxBuilder(OnnxOperations):
         Its kernel rotates heads of a multiple of 16 features by a multiple of 16 of them; others
         are rotated before.
         """
+        g = self._graph
+        name = f"layers.{attention.layer}/attention"
+        kept = CACHE_TYPES[self._cache_dtype]
+        # The operator takes float16 caches with float16 queries alone, others with float32.
+        computed = kept if kept == TensorProto.FLOAT16 else TensorProto.FLOAT
         past = [name.format(layer=attention.layer) for name in PAST_NAMES]
         present = [name.format(layer=attention.layer) for name in PRESENT_NAMES]
         shape: list[str | int] = ["batch", attention.key_value_heads, "cache", attention.head_size]
-        for name in past:
-            self._graph.add_input(name, TensorProto.FLOAT, shape)
-        for name in present:
-            self._graph.add_output(name, TensorProto.FLOAT, shape)
+        for edge in past:
+            g.add_input(edge, kept, shape)
+        for edge in present:
+            g.add_output(edge, kept, shape)
         rotary = attention.rotary
         apart = rotary is not None and not _rotates_itself(attention.head_size, rotary)
         parts = [query_key_value, "", ""]
         if apart or attention.norms is not None:
             parts = self._normed_and_rotated(query_key_value, attention, rotates=apart)
+        parts = [part and self._cast(part, computed) for part in parts]
         rotates_inside = rotary is not None and not apart
-        cosine, sine = self._tables(rotary) if rotary and rotates_inside else ("", "")
+        cosine, sine = self._tables(rotary, computed) if rotary and rotates_inside else ("", "")
         last_positions, total_length = self._sequence_lengths()
         inputs = [*parts, *past, last_positions, total_length, cosine, sine]
+        bias = ""
         if attention.relative_bias is not None:
-            inputs += ["", self._causal_bias(attention.relative_bias)]
-        output = f"layers.{attention.layer}/attention"
-        self._graph.nodes.append(
+            bias = self._cast(self._causal_bias(attention.relative_bias), computed)
+        inputs += ["", bias, "", *self._step_sizes(attention.layer)]
+        while not inputs[-1]:  # what is not given is left out at the end
+            inputs.pop()
+        quantized: dict[str, Any] = {
+            "k_quant_type": "PER_CHANNEL",
+            "v_quant_type": "PER_CHANNEL",
+            "kv_cache_bit_width": 8,
+        }
+        output = name if computed == TensorProto.FLOAT else f"{name}/float16"
+        g.nodes.append(
             helper.make_node(
                 "GroupQueryAttention",
                 inputs,
@@ -152,9 +184,12 @@ class OnnxBuilder(OnnxOperations):
                 do_rotary=int(rotates_inside),
                 rotary_interleaved=0,
                 local_window_size=self._window(attention),
+                **(quantized if kept == TensorProto.INT8 else {}),
             )
         )
-        return output
+        if output != name:
+            g.node("Cast", [output], name, to=TensorProto.FLOAT)
+        return name
 
     def cross_attention(self, query: str, attention: CrossAttention) -> str:
         """See ``GraphBuilder``."""
@@ -195,6 +230,23 @@ class OnnxBuilder(OnnxOperations):
         return self._graph.node("GatherND", [x, index], f"{x}/last_token", batch_dims=1)
 
     # Parts
+
+    def _cast(self, x: str, kind: int) -> str:
+        """Return float32 values in the type that the attention computes with."""
+        if kind == TensorProto.FLOAT:
+            return x
+        name = f"{x}/float16"
+        return name if self._graph.has(name) else self._graph.node("Cast", [x], name, to=kind)
+
+    def _step_sizes(self, layer: int) -> tuple[str, ...]:
+        """Return the edges with the steps of a layer's codes, none for a cache without codes."""
+        if self._cache_dtype != "int8":
+            return ()
+        scales = self._cache_scales[layer]
+        return tuple(
+            self._graph.constant(f"layers.{layer}/attention.{name}_step", steps[None, :, None])
+            for name, steps in (("key", scales.keys), ("value", scales.values))
+        )
 
     def _window(self, attention: Attention) -> int:
         """Return the attribute: -1 for none, and where no sequence is longer than the window."""
@@ -242,7 +294,7 @@ class OnnxBuilder(OnnxOperations):
         pairs = len(rotary.inverse_frequencies)
         return self._graph.node(
             "RotaryEmbedding",
-            [x, self._query_positions(), *self._tables(rotary)],
+            [x, self._query_positions(), *self._tables(rotary, TensorProto.FLOAT)],
             f"{x}/rotated",
             domain=CONTRIB,
             num_heads=heads,
@@ -250,15 +302,20 @@ class OnnxBuilder(OnnxOperations):
             interleaved=0,
         )
 
-    def _tables(self, rotary: Rotary) -> tuple[str, str]:
-        if rotary not in self._rotary_tables:
-            cosine, sine = rotary.tables(self._context_length)
+    def _tables(self, rotary: Rotary, kind: int) -> tuple[str, str]:
+        """Return the edges with cosine and sine of each position."""
+        key = (rotary, kind)
+        if key not in self._rotary_tables:
             prefix = f"rotary.{len(self._rotary_tables)}"
-            self._rotary_tables[rotary] = (
-                self._graph.constant(f"{prefix}.cosine", cosine),
-                self._graph.constant(f"{prefix}.sine", sine),
+            dtype = helper.tensor_dtype_to_np_dtype(kind)
+            cosine, sine = (
+                self._graph.constant(f"{prefix}.{name}", table.astype(dtype))
+                for name, table in zip(
+                    ("cosine", "sine"), rotary.tables(self._context_length), strict=True
+                )
             )
-        return self._rotary_tables[rotary]
+            self._rotary_tables[key] = (cosine, sine)
+        return self._rotary_tables[key]
 
     def _query_positions(self) -> str:
         """Return the edge with the position of each new token: int64 [batch, T].

@@ -100,8 +100,10 @@ def names(plan: ExportPlan, checkpoint: Checkpoint) -> GraphNames:
 def minimum_versions(plan: ExportPlan) -> Mapping[str, str]:
     """Return the first onnxruntime with every operator form of the graphs.
 
-    Before 1.24 a window reached one token further.
+    Before 1.24 a window reached one token further; 1.27 has the first kernel of int8 caches.
     """
+    if plan.cache_dtype == "int8":
+        return {"onnxruntime": "1.27"}
     c = plan.configuration
     windows = c.windows if isinstance(c, DecoderConfiguration) else ()
     has_window = any(window and window < plan.context_length for window in windows)
@@ -138,6 +140,8 @@ def _builder(graph: GraphFile, plan: ExportPlan, weights: WeightFile) -> OnnxOpe
                 plan.recipe,
                 plan.context_length,
                 takes_embeddings=plan.family == "vision_language",
+                cache_dtype=plan.cache_dtype,
+                cache_scales=plan.cache_scales,
             )
 
 

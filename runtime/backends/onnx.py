@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.backends.onnx_packed import SETTINGS, drop_packed_graph, packed_graph
 from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
-from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.backends.protocol import BackendError, Cache
 from edgewise.runtime.bundle import Bundle, decoder_cache, logits_size
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class OnnxBackend:
             self._session = _load_session(bundle, threads)
         shape = (slots, layout.key_value_heads, capacity, layout.head_size)
         self._past_names, self._present_names = layout.past_names, layout.present_names
-        self._cache = [lazy_zeros(shape) for _ in self._past_names]
+        self._cache = [lazy_zeros(shape, layout.dtype) for _ in self._past_names]
         self._mask = np.ones((1, capacity), np.int64)
         self._bindings: dict[tuple[int, int, int], _RowsBinding] = {}
 
@@ -147,11 +147,11 @@ class OnnxBackend:
         for layer in self._cache:
             layer[target, :, :length] = layer[source, :, :length]
 
-    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
+    def read_cache(self, slot: int, length: int) -> Cache:
         """See ``Backend``."""
         return np.stack([layer[slot, :, :length] for layer in self._cache])
 
-    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+    def write_cache(self, slot: int, cache: Cache) -> None:
         """See ``Backend``."""
         for layer, given in zip(self._cache, cache, strict=True):
             layer[slot, :, : given.shape[1]] = given
@@ -188,7 +188,7 @@ class _RowsBinding:
         session: Any,
         past_names: Sequence[str],
         present_names: Sequence[str],
-        cache: Sequence[NDArray[np.float32]],
+        cache: Sequence[NDArray[Any]],
         logits: tuple[int, int],  # of how many last tokens, and the vocabulary's size
     ) -> None:
         self._session = session
@@ -231,7 +231,7 @@ def ort_value(array: NDArray[Any]) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
-def cache_bytes(layer: NDArray[np.float32], tokens: int) -> int:
+def cache_bytes(layer: NDArray[Any], tokens: int) -> int:
     """Return what some tokens of one slot take of an array [slots, heads, positions, size].
 
     Each head's positions lie together, in whole pages.

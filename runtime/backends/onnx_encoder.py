@@ -24,7 +24,8 @@ from edgewise.runtime.backends.onnx import (
 from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.backends.read_sources import ReadSources, Sources
-from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.bundle import Bundle, decoder_cache
+from edgewise.runtime.manifest import CacheType
 
 TOKEN_TYPES = "token_type_ids"  # noqa: S105 - a name, no secret
 ENCODER_MASK = "encoder_attention_mask"
@@ -110,6 +111,7 @@ class OnnxEncoderDecoderBackend:
         capacity: int,
         source_capacity: int,
         vocabulary_size: int,
+        cache_dtype: CacheType = "float32",
     ) -> None:
         """Load both graphs and lay out the cache.
 
@@ -121,6 +123,7 @@ class OnnxEncoderDecoderBackend:
             capacity: Tokens that each slot can hold.
             source_capacity: Tokens that a source may have.
             vocabulary_size: Length of a row of logits.
+            cache_dtype: Type of the keys and values of the decoder's own tokens.
 
         Raises:
             BackendError: onnxruntime can not load a graph.
@@ -132,7 +135,7 @@ class OnnxEncoderDecoderBackend:
         self._encoder = OnnxEncoderBackend(encoder, threads=threads, capacity=source_capacity)
         self._session: Any = open_session(decoder, threads=threads)
         self._cache = {
-            item.name: lazy_zeros((slots, item.shape[1], capacity, item.shape[3]))
+            item.name: lazy_zeros((slots, item.shape[1], capacity, item.shape[3]), cache_dtype)
             for item in self._session.get_inputs()
             if item.name.startswith(PAST_PREFIX)
         }
@@ -162,6 +165,7 @@ class OnnxEncoderDecoderBackend:
             capacity=manifest.context_length if capacity is None else capacity,
             source_capacity=manifest.source_length or manifest.context_length,
             vocabulary_size=manifest.vocabulary_size,
+            cache_dtype=decoder_cache(manifest).dtype,
         )
 
     def read_source(
@@ -259,6 +263,6 @@ def mask_of(counts: NDArray[np.int32], width: int) -> NDArray[np.int64]:
     return (np.arange(width) < counts[:, None]).astype(np.int64)
 
 
-def _bind(bind: Any, name: str, array: NDArray[np.float32]) -> None:
+def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:
     """Bind an array's own memory; it must outlive the call."""
-    bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+    bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -14,12 +14,16 @@ Rules: `step` blocks until the logits are there. It may be called from any threa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.engine_error import EngineError
+
+Cache = NDArray[Any]
+"""[layers x 2, KV heads, tokens, head size], of each layer the keys, then the values, in the type
+that the bundle's manifest gives its cache."""
 
 
 class BackendError(EngineError):
@@ -92,14 +96,10 @@ class SlotBackend(Protocol):
 class Backend(SlotBackend, Protocol):
     """A loaded decoder that needs nothing but its tokens: its cache may come from elsewhere."""
 
-    def read_cache(self, slot: int, length: int) -> NDArray[np.float32]:
-        """Return a copy of the keys and values of a slot's first tokens.
+    def read_cache(self, slot: int, length: int) -> Cache:
+        """Return a copy of the keys and values of a slot's first tokens."""
 
-        Returns:
-            [layers x 2, KV heads, length, head size]: of each layer the keys, then the values.
-        """
-
-    def write_cache(self, slot: int, cache: NDArray[np.float32]) -> None:
+    def write_cache(self, slot: int, cache: Cache) -> None:
         """Take what `read_cache` gave as a slot's first tokens; what it held is lost."""
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.admission import Standing
-from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.backends.protocol import Backend, Cache
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.draft_length import StepCosts
 from edgewise.runtime.drafting import Drafter
@@ -28,7 +28,7 @@ from edgewise.runtime.log_probabilities import recorder_of
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.output_format import FormatError, OutputFormat
-from edgewise.runtime.prefix_store import Cache, PrefixStore
+from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.sampling import Sampler
 from edgewise.runtime.scheduler import PREFILL_CHUNK, Scheduler
 from edgewise.runtime.sessions.answer import collect, stop_texts
@@ -167,7 +167,7 @@ class DecoderSession:
         return found[0]
 
     def cache_of(self, prompt_ids: Sequence[int]) -> Cache:
-        """Compute the keys and values of a prompt, float32; see ``Backend.read_cache``.
+        """Compute the keys and values of a prompt; see ``Backend.read_cache``.
 
         Args:
             prompt_ids: As `stream` takes them.

@@ -18,9 +18,12 @@ def test_a_model_that_fits(edgewise):
     assert result.err == ""
     rows = {line[:15].strip(): line[15:] for line in result.out.splitlines()}
     assert rows["model"] == "tinyllama-1.1b, llama, 1,100,048,384 (1.1 G)"
-    assert rows["cache"] == "88.0 MiB for 2048 tokens of 44.0 KiB"
+    assert rows["cache"] == "44.0 MiB for 2048 tokens of 22.0 KiB in float16"
     assert rows["fits"].startswith("yes, ")
     assert "instead" not in rows
+    arguments = ("--profile", "raspberry_pi_5", "--cache", "int8", "--json")
+    value = json.loads(edgewise("plan", "--config", config, *arguments).out)
+    assert (value["cache_dtype"], value["cache_bytes_per_token"]) == ("int8", 11 << 10)
 
 
 def test_a_model_that_does_not(edgewise):

@@ -271,6 +271,7 @@ class Cache:
     key_value_heads: int = 3
     head_size: int = 64
     copies: int = 1
+    dtype: str = "float16"
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,9 @@ def test_a_plan_is_checked_by_its_shapes() -> None:
         layers=2,
         key_value_heads=3,
         head_size=64,
+        cache_dtype="float16",
     )
+    assert check_fit(plan).cache_bytes_per_token == 2 * 2 * 3 * 64 * 2
     assert check_fit(plan) == memory_budget(plan.profile, model, plan.formats, context=128)
     with pytest.raises(BudgetError, match="tiny does not fit raspberry_pi_5"):
         check_fit(dataclasses.replace(plan, context_length=10_000_000))

@@ -166,7 +166,7 @@ CASES = {
     ),
     "overhead beyond what is usable": (
         setting(*ONNX, "overhead_bytes", to=1_610_612_736),
-        r"overhead_bytes \(1536 MiB\) and .* \(96 MiB\) exceed what 2gb leaves .* \(1536 MiB\)",
+        r"overhead_bytes \(1536 MiB\) and .* \(48 MiB\) exceed what 2gb leaves .* \(1536 MiB\)",
     ),
     "context beyond what is usable": (
         setting("max_context", to=1_000_000),
@@ -174,12 +174,12 @@ CASES = {
     ),
     "no context": (setting("max_context", to=0), r"max_context 0 is not positive"),
     "unknown cache": (
-        setting("cache_dtype", to="fp16"),
+        setting(*ONNX, "cache_dtype", to="fp16"),
         r"cache_dtype 'fp16' is unknown.*accepted are float32, float16, int8",
     ),
     "int8 cache on tflite": (
-        setting("cache_dtype", to="int8"),
-        r"runtimes\.tflite: cache_dtype 'int8' has no operator in tflite",
+        setting(*TFLITE, "cache_dtype", to="int8"),
+        r"runtimes\.tflite: cache_dtype 'int8' has no graphs in tflite",
     ),
     "name with capitals": (setting("name", to="Pi 5"), r"name 'Pi 5' must be lower-case"),
     "int8 blocks on tflite": (
