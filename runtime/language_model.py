@@ -104,6 +104,7 @@ class LanguageModel(Model):
             TaskError: The bundle was not made to generate.
             FormatError: The output format can not be used.
             ModelError: The model is closed, now or at a later ``next``.
+            CancelledError: At a ``next``: the cancellation of its standing was set.
         """
         settled = self._checked(options)
         begin = perf_counter()

@@ -7,6 +7,7 @@ nobody waits for. A step computes one chunk of one prompt and one token of every
 join and leave between steps.
 
 Rules: an error of the engine ends the requests of that call alone, an error of a sampler its own.
+A request that is taken back leaves at once where it waits, and after the step where it works.
 While answers run, prompts are read in smaller chunks, so that the answers do not stall. A prompt
 begins when its slot is leased, as late as possible: by then a request before it may have computed
 what both begin with. A request's tokens do not depend on its neighbours beyond the rounding of
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.admission import AdmissionQueue, LateError
 from edgewise.runtime.backends.protocol import Backend, VerifyingBackend
+from edgewise.runtime.cancellation import CancelledError
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.model import ModelError
@@ -84,7 +86,7 @@ class Scheduler:
         return len(self._working)
 
     def run(self, decoding: Decoding) -> Generator[Piece, None, None]:
-        """Give the pieces of an answer; closing the generator cancels.
+        """Give the pieces of an answer; closing the generator cancels, and so does any thread.
 
         Nothing happens before the first ``next``. The slot is free before the last piece is given
         out, and whenever the generator ends for another reason.
@@ -93,17 +95,19 @@ class Scheduler:
             ContextError: The prompt is empty, or no slot can hold it.
             ModelError: The scheduler was closed.
             LateError: The deadline passed before the request began.
+            CancelledError: The cancellation of its standing was set.
         """
         self.pool.check_prompt(len(decoding.prompt))
         with self._lock:
             self._check_open()
             self._waiting.put(decoding)
         try:
-            while True:
-                piece = self._next_piece(decoding)
-                if piece.finished is not None:
-                    break
-                yield piece
+            with decoding.standing.cancellation.heard(lambda: self._cancel(decoding)):
+                while True:
+                    piece = self._next_piece(decoding)
+                    if piece.finished is not None:
+                        break
+                    yield piece
         finally:
             self._cancel(decoding)
         yield piece
@@ -127,18 +131,14 @@ class Scheduler:
         """Wait for a piece, at work where nobody else is."""
         while True:
             with self._lock:
-                while not (decoding.pieces or decoding.error or self._closed) and self._leading:
+                while self._leading and not self._has_news(decoding):
                     self._follow(decoding)
-                if decoding.pieces:
+                if self._has_news(decoding):
                     self._call_follower()  # who may have been woken to lead is this thread
-                    return decoding.pieces.popleft()
-                if decoding.error is not None:
-                    self._call_follower()
-                    raise decoding.error
-                self._check_open()
+                    return self._news(decoding)
                 self._leading = True
             try:
-                while not (decoding.pieces or decoding.error or self._closed):
+                while not self._has_news(decoding):
                     self._step()
             finally:
                 with self._lock:
@@ -146,6 +146,18 @@ class Scheduler:
                     self._sweep()
                     self._resigned.notify_all()
                     self._call_follower()
+
+    def _has_news(self, decoding: Decoding) -> bool:
+        """Whether its thread has nothing to wait for."""
+        return bool(decoding.cancelled or decoding.pieces or decoding.error or self._closed)
+
+    def _news(self, decoding: Decoding) -> Piece:
+        if decoding.pieces and not decoding.standing.cancellation.cancelled:
+            return decoding.pieces.popleft()
+        if decoding.error is not None:
+            raise decoding.error
+        self._check_open()
+        raise CancelledError("the request was cancelled")
 
     def _follow(self, decoding: Decoding) -> None:
         ready = threading.Condition(self._lock)
@@ -162,6 +174,9 @@ class Scheduler:
         with self._lock:
             decoding.cancelled = True
             self._waiting.remove(decoding)
+            for follower, ready in self._followers:
+                if follower is decoding:
+                    ready.notify()
             if not self._leading:
                 self._sweep()
                 self._call_follower()

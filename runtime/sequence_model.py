@@ -65,7 +65,7 @@ class SequenceModel(Model):
             prompt: The source, a text, with the prefix of its task where the model was trained
                 with one; or what the bundle's template makes a source of.
             options: How to generate; None: the defaults of `GenerationOptions`.
-            standing: Taken as every model takes it; answers have their turns as they were begun.
+            standing: As every model takes it, but answers have their turns as they were begun.
 
         Returns:
             A generator of pieces; the last one has ``finished`` and ``statistics``, whose prompt
@@ -79,13 +79,14 @@ class SequenceModel(Model):
             TaskError: The bundle was not made to generate.
             ModelError: The model is closed, or (at the first ``next``) this thread has another
                 generation open.
+            CancelledError: The cancellation of its standing was set.
         """
-        del standing
         begin = perf_counter()
         settled, source_ids = self._settle(prompt, options)
         seconds = perf_counter() - begin
         return self._stream(
-            lambda: self._session.stream(source_ids, settled, encoding_seconds=seconds)
+            lambda: self._session.stream(source_ids, settled, encoding_seconds=seconds),
+            (standing or Standing()).cancellation,
         )
 
     def generate(
