@@ -270,6 +270,7 @@ class Intake:
                 usage=job.usage(self._clock()),
             )
         )
+        job.cancellation.cancel()
         self._line.drop_settled()
 
 

@@ -5,10 +5,11 @@ for at the same time is computed together. Jobs about texts that wait at the sam
 the same go through the model as one.
 
 Rules: the model never runs on the connection's thread, which must serve keep-alive. A job that has
-been settled from outside (cancelled, timed out) is left at its next piece, or after the texts that
-are being judged. An exception ends its own job only. What it says reaches the requester only if it
-is an ``EdgewiseError`` about what was asked, whose text is written for users; of any other,
-the engine's among them, the requester learns only that there was one.
+been settled from outside (cancelled, timed out) is left at once where it waits inside the model,
+else after the step, or the texts, that the model is at. An exception ends its own job only. What it
+says reaches the requester only if it is an ``EdgewiseError`` about what was asked, whose text is
+written for users; of any other, the engine's among them, the requester learns only that there was
+one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from edgewise.device.told_tokens import told_tokens
 from edgewise.device.verbs import TASKS
 from edgewise.device.waiting_line import WaitingLine
 from edgewise.runtime.admission import LateError
+from edgewise.runtime.cancellation import CancelledError
 from edgewise.runtime.engine_error import EngineError
 from edgewise.runtime.generation import Piece, TokenLogProbability
 from edgewise.runtime.judging import DEFAULT_TOP, Judge, Judgement, judge
@@ -121,6 +123,8 @@ class Worker:
         except LateError:  # the warden, who watches the clock as well, has not come to it yet
             for job in jobs:
                 self._settle(job, "timeout", None)
+        except CancelledError:
+            logger.debug("The model has left %s", _names(jobs))  # it was settled before
         except MemoryError:
             logger.exception("There was not enough memory for %s", _names(jobs))
             message = "The device has not enough memory for this now; try again later."
