@@ -100,11 +100,17 @@ def forecast(
         context_length=context_length,
     )
     size = model_size(plan)
-    budget = memory_budget(plan.profile, size, plan.formats, context=plan.context_length)
+    budget = memory_budget(
+        plan.profile,
+        size,
+        plan.formats,
+        context=plan.context_length,
+        activations=plan.activations,
+    )
     return Forecast(
         plan=plan,
         budget=budget,
-        role_bytes=bytes_by_role(size, plan.formats, plan.profile.runtime),
+        role_bytes=bytes_by_role(size, plan.formats, plan.profile.runtime, plan.activations),
         advice=() if budget.fits else tuple(ways_out(plan.profile, size, budget)),
     )
 

@@ -7,7 +7,7 @@ asked for; whatever contradicts is refused here, so that the pipeline only carri
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, get_args
 
 from edgewise.common.errors import EdgewiseError
@@ -20,6 +20,7 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
+from edgewise.exporter.quantize.lookup_blocks import with_lookups
 from edgewise.exporter.quantize.prepared import PreparedMatrix
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
@@ -91,6 +92,11 @@ class ExportPlan:
     def formats(self) -> dict[str, str]:
         """Format texts by role."""
         return {role: str(self.recipe.format_for(role)) for role in ROLES}
+
+    @property
+    def activations(self) -> str:
+        """The type in which products of blocks take their inputs: "int8" or "float32"."""
+        return self.recipe.activations
 
     @property
     def gate_bits(self) -> int:
@@ -199,7 +205,8 @@ def make_plan(
         profile: The board.
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice (of an encoder int8, where that
-            has 4 bits).
+            has 4 bits). An embedding whose rows are no multiple of its blocks gets the nearest
+            format that onnxruntime looks up.
         context_length: Tokens of cache, of an encoder's text, or of an encoder-decoder's source
             and of its answer; None for the most that model and profile allow.
         traced: What a graph that another program traced says of the model; None for one that has a
@@ -228,7 +235,7 @@ def make_plan(
     context = _checked_context(configuration, profile, context_length)
     # LiteRT-LM computes with LiteRT: the same formats, the same memory.
     engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
-    return ExportPlan(
+    plan = ExportPlan(
         model_id=checkpoint.origin.name.rsplit("/", 1)[-1].removeprefix("package:"),
         architecture=architecture,
         family=family,
@@ -242,6 +249,11 @@ def make_plan(
         source_length=context if family == "encoder_decoder" else None,
         is_traced=traced is not None,
     )
+    if engine != "onnx":
+        return plan
+    shapes = (tensor.shape for tensor in tensors.values() if tensor.role == "embedding")
+    widths = [shape[1] for shape in shapes if len(shape) == 2]
+    return replace(plan, recipe=with_lookups(plan.recipe, widths, tied_head=plan.tied_head))
 
 
 def check_traceable(

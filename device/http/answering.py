@@ -18,17 +18,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from edgewise.common.panics import as_exception
 from edgewise.device.http.line import Line, Ticket
 from edgewise.runtime.admission import Standing
 
 Item = TypeVar("Item")
-
-
-def as_exception(error: BaseException) -> Exception:
-    """Wrap what is no Exception, as a panic of a Rust library, which would end the event loop."""
-    wrapped = RuntimeError(f"{type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 @dataclass(frozen=True)
@@ -122,9 +116,8 @@ class Answering(Generic[Item]):
                     if self._cancellation.cancelled:
                         return
                     self._hand_over(index, _Given(item))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the reader waits for it
-            self._hand_over(index, error)
-        except BaseException as error:  # noqa: BLE001 - a panic of a Rust library, for example
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the reader waits for it
+            # What is no Exception would end the event loop.
             self._hand_over(index, as_exception(error))
         else:
             self._hand_over(index, None)

@@ -23,8 +23,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from edgewise.common.panics import as_exception
 from edgewise.common.version import VERSION
-from edgewise.device.http.answering import Answering, as_exception
+from edgewise.device.http.answering import Answering
 from edgewise.device.http.api_errors import ApiError, as_api_error, no_memory, stopping
 from edgewise.device.http.embedding_requests import embedding_reply, read_embedding_request
 from edgewise.device.http.event_stream import DONE, EventStream, event
