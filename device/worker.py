@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import cast
 
 from edgewise.common.errors import EdgewiseError
+from edgewise.device.abilities import Abilities
 from edgewise.device.job import Job
 from edgewise.device.reply_messages import ErrorCode, Failure, Final, Results
 from edgewise.device.request_messages import OPTIONS, Request, TextsRequest
@@ -80,6 +81,7 @@ class Worker:
             clock: In seconds.
         """
         self._model = model
+        self._abilities = Abilities.of(model)
         self._line = line
         self._max_tokens = max_tokens
         self._clock = clock
@@ -180,12 +182,11 @@ class Worker:
             return
         request = cast("Request", job.request)
         job.started_at = self._clock()
-        prompt = request.prompt
-        messages = [{"role": turn.role, "content": turn.content} for turn in request.messages or ()]
         pieces = cast("TextGenerator", self._model).stream(
-            messages if prompt is None else prompt,
+            self._abilities.prompt_of(request),
             generation_options(request, max_tokens=self._max_tokens),
             standing=job.standing,
+            **self._abilities.seen(request),
         )
         try:
             self._deliver(job, pieces)
