@@ -81,6 +81,7 @@ class ExportPlan:
     context_length: int  # tokens
     source_length: int | None  # tokens that an encoder-decoder reads
     is_traced: bool = False  # whether the graph is another program's
+    drafts: bool = False  # whether graphs that check drafts are asked for, where they cost memory
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict, repr=False)
 
     @property
@@ -197,6 +198,7 @@ def make_plan(
     recipe: str | None = None,
     context_length: int | None = None,
     traced: TracedDefinition | None = None,
+    drafts: bool = False,
 ) -> ExportPlan:
     """Settle an export.
 
@@ -211,11 +213,12 @@ def make_plan(
             and of its answer; None for the most that model and profile allow.
         traced: What a graph that another program traced says of the model; None for one that has a
             definition here.
+        drafts: Whether a TFLite file gets graphs that check drafts; ONNX graphs always do.
 
     Raises:
         EdgewiseError: The model type is unknown, a tensor is missing or misshapen, no kernel takes
-            its heads, the recipe can not work on the board, or the runtime or context is not
-            available.
+            its heads, the recipe can not work on the board, nothing drafts for such a model, or the
+            runtime or context is not available.
     """
     architecture = str(checkpoint.config["model_type"])
     definition = find_model(architecture) if traced is None else traced
@@ -232,6 +235,8 @@ def make_plan(
         _check_held(family, configuration, chosen_runtime)
     else:
         chosen_runtime = TRACED_RUNTIME
+    if drafts:
+        _check_drafts(family, chosen_runtime, is_traced=traced is not None)
     context = _checked_context(configuration, profile, context_length)
     # LiteRT-LM computes with LiteRT: the same formats, the same memory.
     engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
@@ -248,6 +253,7 @@ def make_plan(
         context_length=context,
         source_length=context if family == "encoder_decoder" else None,
         is_traced=traced is not None,
+        drafts=drafts,
     )
     if engine != "onnx":
         return plan
@@ -296,6 +302,18 @@ def _check_held(family: Family, configuration: Configuration, runtime: str) -> N
             f"onnxruntime attends to heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
             "Use --format tflite"
         )
+
+
+def _check_drafts(family: Family, runtime: str, *, is_traced: bool) -> None:
+    """Refuse drafts for what can not check any."""
+    if family == "decoder" and runtime != "litertlm" and not is_traced:
+        return
+    kind = family.replace("_", "-")
+    what = "a graph that Optimum traced" if is_traced else f"a model of the kind {kind}"
+    raise PlanError(
+        f"drafts were asked for with {what} for {runtime}; accepted: a decoder that is built here, "
+        "with --format onnx or tflite. Leave --drafts out"
+    )
 
 
 def _available_runtime(profile: Profile, runtime: str | None) -> RuntimeName:

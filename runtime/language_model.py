@@ -16,6 +16,7 @@ from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
+from edgewise.runtime.chunks import PREFILL_CHUNK
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.option_checks import check_whole
@@ -23,7 +24,6 @@ from edgewise.runtime.options import SEVERAL_MAX, GenerationOptions, OptionsErro
 from edgewise.runtime.padded_rows import in_front
 from edgewise.runtime.prefix_store import Cache, PrefixError, PrefixStore
 from edgewise.runtime.prompt_beginning import common_beginning, continued
-from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect, collect_all
 from edgewise.runtime.sessions.decoder import DecoderSession
 from edgewise.runtime.slot_pool import LEAST_COPIED

@@ -14,14 +14,16 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.bundle import Bundle, Manifest, Task
 from edgewise.runtime.cancellation import Cancellation
-from edgewise.runtime.generation import Piece
 from edgewise.runtime.tasks import check_task
-from edgewise.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # load modules that nothing here needs
+    from edgewise.runtime.generation import Piece
+    from edgewise.runtime.tokenizer import Tokenizer
 
 
 class ModelError(EdgewiseError):

@@ -28,15 +28,13 @@ from edgewise.common.panics import contained
 from edgewise.runtime.admission import AdmissionQueue, LateError
 from edgewise.runtime.backends.protocol import Backend, VerifyingBackend
 from edgewise.runtime.cancellation import CancelledError
+from edgewise.runtime.chunks import BUSY_CHUNK, PREFILL_CHUNK
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.engine_error import EngineError
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.slot_pool import LEAST_COPIED, Lease, SlotPool
-
-PREFILL_CHUNK = 256  # tokens of a prompt in one step
-BUSY_CHUNK = 64  # the same while answers run
 
 
 class Scheduler:
