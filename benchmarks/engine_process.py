@@ -89,6 +89,7 @@ class Engine:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
+                env=_environment(),
                 start_new_session=True,  # a group: an engine may have started a server
             )
         except OSError as error:
@@ -102,3 +103,8 @@ class Engine:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         return process.returncode, output, errors
+
+
+def _environment() -> dict[str, str]:
+    """Let Python keep what it compiles, as an installed program's modules are kept compiled."""
+    return {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

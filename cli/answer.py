@@ -47,7 +47,7 @@ def pieces_of(
     Raises:
         EdgewiseError: As `LanguageModel.stream`.
     """
-    from edgewise.runtime.scheduler import PREFILL_CHUNK
+    from edgewise.runtime.chunks import PREFILL_CHUNK
 
     seen: dict[str, Any] = {"images": images} if images else {}
     pieces = model.stream(prompt, options, **seen)

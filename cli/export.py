@@ -117,6 +117,12 @@ STAGES = {
     help="With --calibrate: what the weights may take, as 100MB or 96MiB; as long as there is "
     "room, matrices of 4 bits get 8, those first that the text shows to need it most.",
 )
+@click.option(
+    "--drafts",
+    is_flag=True,
+    help="Let a TFLite bundle check drafts too (`edgewise run --prompt-lookup`, `--draft`), for "
+    "some 20 MiB more of memory; ONNX bundles do so in any case.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not hold the result against the checkpoint.")
 @click.option(
     "--force", is_flag=True, help="Publish what does not fit the board or fails verification."
@@ -137,6 +143,7 @@ def export(
     optimum_python: Path | None,
     calibrate: Path | None,
     budget: int | None,
+    drafts: bool,
     no_verify: bool,
     force: bool,
     as_json: bool,
@@ -179,6 +186,7 @@ def export(
             optimum_python=optimum_python,
             calibrate=calibrate,
             budget=budget,
+            drafts=drafts,
             verification=not no_verify,
             force=force,
             progress=bars,

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -24,18 +24,19 @@ from edgewise.cli.generation import (
     refuse_logprobs_without_json,
 )
 from edgewise.cli.parameters import (
+    PATH,
     examples,
     json_option,
     prompt_with_system,
 )
 from edgewise.cli.text_answers import (
+    TASKS,
     TOP,
     Text,
     answer_to,
     file_option,
     refuse_without_meaning,
     show_or_write,
-    task_option,
     text_pair_option,
     top_option,
     write_lines,
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
         '"Is 31 degrees too hot for tomatoes?"',
         "cat log.txt | edgewise request --broker mqtt://192.168.1.10 --device kitchen "
         '--system "Sum up what you read in one sentence." -',
+        "edgewise request --broker mqtt://192.168.1.10 --device door --image door.jpg "
+        '"Who is at the door?"',
         'edgewise request --broker mqtts://broker.lan --device kitchen "Hello" --tls-ca ca.pem '
         "--max-tokens 50 --json",
         "edgewise request --broker mqtt://192.168.1.10 --device hall --task classify --top 1 "
@@ -70,10 +73,23 @@ if TYPE_CHECKING:
 )
 @click.option("--device", metavar="NAME", required=True, help="The agent's device.")
 @click.argument("text", required=False)
-@task_option("What to do with the text; default generate. What an agent can do is in its info.")
+@click.option(
+    "--task",
+    metavar="TASK",
+    help=f"What to do with the text: {', '.join(TASKS)} (the default: generate), or a name in the "
+    "agent's info, such as translation-en-to-de.",
+)
 @text_pair_option
 @top_option
 @file_option
+@click.option(
+    "--image",
+    "images",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="An image that the text is about, up to 1 MiB; may be given several times.",
+)
 @generation_options
 @click.option(
     "--deadline",
@@ -105,10 +121,11 @@ def request(
     broker: str,
     device: str,
     text: str | None,
-    task: Task | None,
+    task: str | None,
     text_pair: str | None,
     top: int | None,
     file: Path | None,
+    images: tuple[Path, ...],
     system: str | None,
     deadline: float,
     priority: int,
@@ -131,9 +148,10 @@ def request(
     from edgewise.device.verbs import verb_of
     from edgewise.runtime import GenerationOptions
 
-    wanted = task or "generate"
+    wanted = cast("Task", task if task in TASKS else "generate")
+    words = None if task in TASKS else task  # whose words the agent's bundle knows
     only_judging = {"text_pair": text_pair, "top": top, "file": file}
-    only_generating = {**generation, "system": system}
+    only_generating = {**generation, "system": system, "images": images}
     refuse_without_meaning(wanted, only_judging if wanted == "generate" else only_generating)
     settings = generation_settings(generation)
     options = GenerationOptions(**settings) if settings else None
@@ -144,6 +162,8 @@ def request(
     prompt: Prompt = ""
     lines: Iterator[Line] | None = None
     if wanted == "generate":
+        if words is not None and system is not None:
+            raise click.UsageError("--system: without meaning for a task that words stand for.")
         prompt = _prompt(text, system, raw=bool(generation["raw"]))
     else:
         lines = lines_to_judge(text, text_pair, file)
@@ -157,7 +177,13 @@ def request(
             stack.enter_context(requester)
         if wanted == "generate":
             answer = requester.stream(
-                device, prompt, options, priority=priority, deadline_seconds=deadline
+                device,
+                prompt,
+                options,
+                priority=priority,
+                deadline_seconds=deadline,
+                images=images,
+                task=words,
             )
             final = follow(answer, quiet=as_json)
             if as_json:

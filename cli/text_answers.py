@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgewise.cli import console, interrupts
-from edgewise.cli.parameters import PATH, Decorated
+from edgewise.cli.parameters import PATH
 from edgewise.cli.text_lines import Line, batches
 from edgewise.common.errors import EdgewiseError
 
@@ -32,11 +32,6 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 VECTOR_SHOWN = 6  # numbers of a vector that people see
 
 TASKS = ("generate", "score", "fill-mask", "classify", "token-classify", "embed")
-
-
-def task_option(help_text: str) -> Callable[[Decorated], Decorated]:
-    """Give a command the option --task."""
-    return click.option("--task", type=click.Choice(TASKS), help=help_text)
 
 
 text_pair_option = click.option(

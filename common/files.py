@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ def fsync_path(path: Path) -> None:
 
 
 def _temporary_sibling(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:

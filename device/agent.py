@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from edgewise.common.process_memory import current_rss_bytes, peak_rss_bytes
+from edgewise.device.abilities import Abilities
 from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.announcements import Health, Info, Status
@@ -34,7 +35,7 @@ from edgewise.device.memory_guard import MemoryGuard
 from edgewise.device.outbox import Outgoing
 from edgewise.device.presence import Presence
 from edgewise.device.replier import Replier
-from edgewise.device.request_messages import MAX_REQUEST_BYTES, MAX_TEXTS, MAX_TOP
+from edgewise.device.request_messages import MAX_SEEING_REQUEST_BYTES, MAX_TEXTS, MAX_TOP
 from edgewise.device.tally import Tally
 from edgewise.device.text_generator import AnyModel, describe_model, describe_versions
 from edgewise.device.topics import (
@@ -60,6 +61,9 @@ from edgewise.firmware_profiles.memory_left import memory_left
 
 logger = logging.getLogger(__name__)
 
+# Topic and properties of a request. What is larger the broker drops in silence, so that images come
+# through to agents that refuse them as well.
+PACKET_EXTRA_BYTES = 65_536
 WATCH_SECONDS = 0.5  # how often ``run`` looks whether the agent still works
 
 
@@ -102,6 +106,7 @@ class Agent:
         self.session = uuid.uuid4().hex
         self._model = model
         self._verbs = verbs_of(model)
+        self._abilities = Abilities.of(model)
         self._started_at = time.monotonic()
         self._active = ActiveJobs()
         self._line = WaitingLine(self.settings.queue_size)
@@ -124,6 +129,7 @@ class Agent:
             tally=self._tally,
             replier=Replier(self._connection.publish, chunk_qos=self.settings.chunk_qos),
             verbs=self._verbs,
+            abilities=self._abilities,
             on_new_deadline=self._warden.look_again,
             memory=MemoryGuard(self.settings.memory_reserve_bytes, left=memory_left),
         )
@@ -153,6 +159,7 @@ class Agent:
                 client_id,
                 keepalive_seconds=self.settings.keepalive_seconds,
                 session_expiry_seconds=self.settings.session_expiry_seconds,
+                maximum_packet_bytes=MAX_SEEING_REQUEST_BYTES + PACKET_EXTRA_BYTES,
                 kept_in_mqtt_3=self.settings.session_expiry_seconds > 0,
                 will=will,
             ),
@@ -295,7 +302,7 @@ class Agent:
             model=describe_model(self._model),
             versions=describe_versions(),
             limits={
-                "request_bytes": MAX_REQUEST_BYTES,
+                **self._abilities.limits,
                 "texts": MAX_TEXTS,
                 "top": MAX_TOP,
                 "max_tokens": self.settings.max_tokens,

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from edgewise.device.abilities import Abilities
 from edgewise.device.active_jobs import ActiveJobs
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.errors import WireError
@@ -24,7 +25,6 @@ from edgewise.device.reply_stream import ReplyStream
 from edgewise.device.request_messages import (
     AnyRequest,
     parse_cancel,
-    parse_request,
     parse_texts_request,
     request_id_of,
 )
@@ -53,6 +53,7 @@ class Intake:
         tally: Tally,
         replier: Replier,
         verbs: Sequence[str],
+        abilities: Abilities,
         on_new_deadline: Callable[[], None],
         memory: MemoryGuard,
         clock: Callable[[], float] = time.monotonic,
@@ -68,6 +69,7 @@ class Intake:
             tally: Counts.
             replier: Sends replies.
             verbs: What the model can be asked.
+            abilities: What it can be asked for beside a text.
             on_new_deadline: Called when there is a job whose deadline must be watched.
             memory: Refuses requests while there is too little.
             clock: In seconds.
@@ -80,6 +82,7 @@ class Intake:
         self._tally = tally
         self._replier = replier
         self._verbs = tuple(verbs)
+        self._abilities = abilities
         self._on_new_deadline = on_new_deadline
         self._memory = memory
         self._clock = clock
@@ -150,7 +153,7 @@ class Intake:
     def _read(self, verb: str, payload: bytes) -> AnyRequest:
         if verb != GENERATE:
             return parse_texts_request(payload)
-        request = parse_request(payload)
+        request = self._abilities.read(payload)
         limit = self._settings.max_tokens
         if request.max_tokens is not None and request.max_tokens > limit:
             raise WireError(
@@ -270,6 +273,7 @@ class Intake:
                 usage=job.usage(self._clock()),
             )
         )
+        job.cancellation.cancel()
         self._line.drop_settled()
 
 

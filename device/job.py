@@ -6,7 +6,7 @@ the network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.device.ledger import Key
@@ -14,6 +14,7 @@ from edgewise.device.reply_messages import Usage
 from edgewise.device.reply_stream import ReplyStream
 from edgewise.device.request_messages import AnyRequest, Request
 from edgewise.runtime.admission import Standing
+from edgewise.runtime.cancellation import Cancellation
 from edgewise.runtime.generation import Statistics
 
 
@@ -33,6 +34,7 @@ class Job:
         last_token_at: When its latest token was there.
         generated_tokens: How many there are.
         statistics: The model's own figures, once it has ended.
+        cancellation: Set when it is ended from outside, so that the model leaves it.
     """
 
     key: Key
@@ -46,11 +48,12 @@ class Job:
     last_token_at: float | None = None
     generated_tokens: int = 0
     statistics: Statistics | None = None
+    cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property
     def standing(self) -> Standing:
         """What decides its place among those that wait."""
-        return Standing(self.key.client, self.request.priority, self.deadline)
+        return Standing(self.key.client, self.request.priority, self.deadline, self.cancellation)
 
     def count_tokens(self, count: int, now: float) -> None:
         """Note ``count`` new tokens."""

@@ -17,6 +17,12 @@ from typing import TypeAlias, TypeVar
 from edgewise.device.errors import WireError
 from edgewise.device.fields import Fields, decode_message, encode_message, read_message
 from edgewise.device.format_fields import encode_format, parse_format
+from edgewise.device.image_fields import (
+    IMAGES_BYTES_MAX,
+    RequestImage,
+    encode_images,
+    parse_images,
+)
 from edgewise.runtime.options import (
     DRY_ALLOWED_LENGTH_MAX,
     DRY_BASE_MAX,
@@ -33,6 +39,7 @@ from edgewise.runtime.options import (
 from edgewise.runtime.output_format import OutputFormat
 
 MAX_REQUEST_BYTES = 131_072  # bytes of one request's payload
+MAX_SEEING_REQUEST_BYTES = MAX_REQUEST_BYTES + IMAGES_BYTES_MAX // 3 * 4  # with images in base64
 MAX_TEXT_LENGTH = MAX_REQUEST_BYTES  # characters of a prompt, a text or a chat message
 MAX_CHAT_MESSAGES = 256  # turns in one request
 MAX_TEXTS = 64  # texts, or pairs of texts, in one request
@@ -42,6 +49,7 @@ MAX_DEADLINE_MS = 86_400_000  # milliseconds: a day
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256  # characters
 MAX_SEED = 2**63 - 1
+MAX_TASK_LENGTH = 64  # characters of a task's name
 DEFAULT_PRIORITY = 5
 HIGHEST_PRIORITY = 9  # 0 is the lowest
 
@@ -70,6 +78,8 @@ class Request:
         id: Chosen by the sender, new for each request; a repeat of it is the same request.
         prompt: The prompt; exactly one of ``prompt`` and ``messages`` is given.
         messages: The conversation so far.
+        images: What it is about, in the order of their marks in the prompt or the messages.
+        task: What to do with the prompt, by a name of the model's, as "translation-en-to-de".
         max_tokens: The most tokens to generate.
         temperature: 0 picks the likeliest token each time.
         top_k: Choose among the k likeliest tokens; 0 means all.
@@ -103,6 +113,8 @@ class Request:
     id: str
     prompt: str | None = None
     messages: tuple[ChatMessage, ...] | None = None
+    images: tuple[RequestImage, ...] = ()
+    task: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -137,6 +149,8 @@ class Request:
         given = {name: value for name, value in vars(self).items() if value != usual[name]}
         if self.messages is not None:
             given["messages"] = [vars(turn) for turn in self.messages]
+        if self.images:
+            given["images"] = encode_images(self.images)
         if self.logit_bias:
             given["logit_bias"] = {str(token): bias for token, bias in self.logit_bias.items()}
         given.pop("output_format", None)
@@ -247,17 +261,23 @@ def _logit_bias(fields: Fields) -> dict[int, float]:
     return {int(name): given.number(name, -LOGIT_BIAS_MAX, LOGIT_BIAS_MAX) for name in names}
 
 
-def parse_request(payload: bytes) -> Request:
+def parse_request(payload: bytes, *, max_bytes: int = MAX_REQUEST_BYTES) -> Request:
     """Read a request's payload.
+
+    Args:
+        payload: The message's payload.
+        max_bytes: The largest payload taken, in bytes.
 
     Raises:
         WireError: If it breaks the protocol; the error carries the id where that can be read.
     """
-    fields = read_message(payload, max_bytes=MAX_REQUEST_BYTES, what="request")
+    fields = read_message(payload, max_bytes=max_bytes, what="request")
     request = Request(
         id=fields.identity(),
         prompt=fields.optional_text("prompt", max_length=MAX_TEXT_LENGTH),
         messages=_chat(fields),
+        images=parse_images(fields),
+        task=fields.optional_text("task", max_length=MAX_TASK_LENGTH, min_length=1),
         max_tokens=fields.optional_integer("max_tokens", 1, MAX_TOKENS),
         temperature=fields.optional_number("temperature", 0, 100),
         top_k=fields.optional_integer("top_k", 0, 1_000_000),
@@ -294,6 +314,8 @@ def parse_request(payload: bytes) -> Request:
     fields.nothing_else()
     if (request.prompt is None) == (request.messages is None):
         raise fields.fault("The request must have exactly one of 'prompt' and 'messages'.")
+    if request.task is not None and request.prompt is None:
+        raise fields.fault("The field 'task' says what to do with 'prompt', which is not there.")
     return request
 
 

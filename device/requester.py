@@ -9,6 +9,7 @@ from the broker's word that nobody subscribes (MQTT 5).
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
@@ -131,6 +132,8 @@ class Requester(TextQuestions):
         deadline_seconds: float = 120.0,
         request_id: str | None = None,
         even_if_offline: bool = False,
+        images: Sequence[str | os.PathLike[str] | bytes] = (),
+        task: str | None = None,
     ) -> AnswerStream:
         """Ask, and get the answer as it comes.
 
@@ -142,6 +145,10 @@ class Requester(TextQuestions):
             deadline_seconds: How long the answer is wanted.
             request_id: The request's id; None: a new one.
             even_if_offline: Send it also if the agent is known to be away; it may come back.
+            images: What it is about, files or their contents, for a model that sees; as in
+                ``VisionLanguageModel.stream``.
+            task: What to do with the text, by a name that the agent's info lists, such as
+                "translation-en-to-de".
 
         Returns:
             The answer: iterate over it for the text, then see its ``final``. The iteration raises
@@ -157,6 +164,8 @@ class Requester(TextQuestions):
             request_id=uuid.uuid4().hex if request_id is None else request_id,
             priority=priority,
             deadline_seconds=deadline_seconds,
+            images=images,
+            task=task,
         )
         return self._open(device, GENERATE, request, deadline_seconds, patient=even_if_offline)
 
@@ -238,6 +247,8 @@ class Requester(TextQuestions):
         *,
         priority: int = DEFAULT_PRIORITY,
         deadline_seconds: float = 120.0,
+        images: Sequence[str | os.PathLike[str] | bytes] = (),
+        task: str | None = None,
     ) -> Final:
         """Ask, and wait for the whole answer; see ``stream``.
 
@@ -247,7 +258,13 @@ class Requester(TextQuestions):
             RequestFailedError: If it refuses, fails, or runs out of time.
         """
         stream = self.stream(
-            device, prompt, options, priority=priority, deadline_seconds=deadline_seconds
+            device,
+            prompt,
+            options,
+            priority=priority,
+            deadline_seconds=deadline_seconds,
+            images=images,
+            task=task,
         )
         for _text in stream:
             pass

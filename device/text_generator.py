@@ -13,6 +13,7 @@ from edgewise.common.distributions import installed_version
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.judging import Judge
+from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
 
 MAX_DESCRIBED = 200  # labels that are announced; who has more is asked for all of them
@@ -41,6 +42,8 @@ class TextGenerator(Protocol):
             options: How to generate.
             standing: Whose request it is, and how urgent.
 
+        A model whose manifest says that it sees also takes ``images``, contents of files.
+
         Returns:
             The pieces of the answer; the last has ``finished`` set. Closing it cancels.
         """
@@ -66,6 +69,8 @@ def describe_model(model: AnyModel) -> dict[str, Any]:
         "labels",
     )
     found = {name: getattr(manifest, name, None) for name in names}
+    if isinstance(manifest, Manifest):
+        found["tasks"] = (*manifest.tasks, *manifest.prefixes)
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in found.items()

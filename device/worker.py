@@ -5,10 +5,11 @@ for at the same time is computed together. Jobs about texts that wait at the sam
 the same go through the model as one.
 
 Rules: the model never runs on the connection's thread, which must serve keep-alive. A job that has
-been settled from outside (cancelled, timed out) is left at its next piece, or after the texts that
-are being judged. An exception ends its own job only. What it says reaches the requester only if it
-is an ``EdgewiseError`` about what was asked, whose text is written for users; of any other,
-the engine's among them, the requester learns only that there was one.
+been settled from outside (cancelled, timed out) is left at once where it waits inside the model,
+else after the step, or the texts, that the model is at. An exception ends its own job only. What it
+says reaches the requester only if it is an ``EdgewiseError`` about what was asked, whose text is
+written for users; of any other, the engine's among them, the requester learns only that there was
+one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import cast
 
 from edgewise.common.errors import EdgewiseError
+from edgewise.device.abilities import Abilities
 from edgewise.device.job import Job
 from edgewise.device.reply_messages import ErrorCode, Failure, Final, Results
 from edgewise.device.request_messages import OPTIONS, Request, TextsRequest
@@ -28,6 +30,7 @@ from edgewise.device.told_tokens import told_tokens
 from edgewise.device.verbs import TASKS
 from edgewise.device.waiting_line import WaitingLine
 from edgewise.runtime.admission import LateError
+from edgewise.runtime.cancellation import CancelledError
 from edgewise.runtime.engine_error import EngineError
 from edgewise.runtime.generation import Piece, TokenLogProbability
 from edgewise.runtime.judging import DEFAULT_TOP, Judge, Judgement, judge
@@ -78,6 +81,7 @@ class Worker:
             clock: In seconds.
         """
         self._model = model
+        self._abilities = Abilities.of(model)
         self._line = line
         self._max_tokens = max_tokens
         self._clock = clock
@@ -121,6 +125,8 @@ class Worker:
         except LateError:  # the warden, who watches the clock as well, has not come to it yet
             for job in jobs:
                 self._settle(job, "timeout", None)
+        except CancelledError:
+            logger.debug("The model has left %s", _names(jobs))  # it was settled before
         except MemoryError:
             logger.exception("There was not enough memory for %s", _names(jobs))
             message = "The device has not enough memory for this now; try again later."
@@ -176,12 +182,11 @@ class Worker:
             return
         request = cast("Request", job.request)
         job.started_at = self._clock()
-        prompt = request.prompt
-        messages = [{"role": turn.role, "content": turn.content} for turn in request.messages or ()]
         pieces = cast("TextGenerator", self._model).stream(
-            messages if prompt is None else prompt,
+            self._abilities.prompt_of(request),
             generation_options(request, max_tokens=self._max_tokens),
             standing=job.standing,
+            **self._abilities.seen(request),
         )
         try:
             self._deliver(job, pieces)

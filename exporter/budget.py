@@ -114,7 +114,12 @@ def _mebibytes(count: int) -> str:
 
 
 def memory_budget(
-    profile: Profile, model: ModelSize, formats: Mapping[str, str], *, context: int
+    profile: Profile,
+    model: ModelSize,
+    formats: Mapping[str, str],
+    *,
+    context: int,
+    activations: str = "int8",
 ) -> MemoryBudget:
     """Add up a model's memory on a board.
 
@@ -123,9 +128,10 @@ def memory_budget(
         model: Shapes and cache.
         formats: Format texts by role.
         context: Tokens the cache is allocated for.
+        activations: Of the recipe.
     """
     return MemoryBudget(
-        weights_bytes=weights_bytes(model, formats, profile.runtime),
+        weights_bytes=weights_bytes(model, formats, profile.runtime, activations),
         cache_bytes_per_token=model.cache_bytes_per_token(model.cache_dtype),
         context=context,
         overhead_bytes=profile.runtime_choice(profile.runtime).overhead_bytes,
@@ -162,7 +168,7 @@ def smaller_recipes(
         activations = "float32" if text == "fp32" else "int8"
         candidates.append(RecipeChoice.uniform(text, activations=activations))
     sized = [
-        (recipe, weights_bytes(model, recipe.formats, profile.runtime))
+        (recipe, weights_bytes(model, recipe.formats, profile.runtime, recipe.activations))
         for recipe in candidates
         if not profile.problems_with(recipe, profile.runtime)
     ]
@@ -214,7 +220,13 @@ def ways_out(profile: Profile, model: ModelSize, budget: MemoryBudget) -> list[s
 
 
 def refuse_unless_fits(
-    name: str, profile: Profile, model: ModelSize, formats: Mapping[str, str], *, context: int
+    name: str,
+    profile: Profile,
+    model: ModelSize,
+    formats: Mapping[str, str],
+    *,
+    context: int,
+    activations: str = "int8",
 ) -> MemoryBudget:
     """Return the budget of a model that fits a board.
 
@@ -224,11 +236,12 @@ def refuse_unless_fits(
         model: Shapes and cache.
         formats: Format texts by role.
         context: Tokens the cache is allocated for.
+        activations: Of the recipe.
 
     Raises:
         BudgetError: It does not fit; the message has the sum and what would fit.
     """
-    budget = memory_budget(profile, model, formats, context=context)
+    budget = memory_budget(profile, model, formats, context=context, activations=activations)
     if budget.fits:
         return budget
     advice = "; ".join(ways_out(profile, model, budget))
@@ -242,8 +255,8 @@ class PlannedTensor(Protocol):
     """A tensor that the model declares."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+    def stored_shape(self) -> tuple[int, ...]:
+        """Its shape as it is written, output channels first."""
         ...
 
     @property
@@ -325,6 +338,11 @@ class Planned(Protocol):
         ...
 
     @property
+    def activations(self) -> str:
+        """The type in which products of blocks take their inputs."""
+        ...
+
+    @property
     def context_length(self) -> int:
         """Tokens of cache, or of an encoder's text."""
         ...
@@ -334,7 +352,7 @@ def model_size(plan: Planned) -> ModelSize:
     """Gather the shapes of a plan's tensors by role."""
     shapes: dict[str, list[Shape]] = {}
     for tensor in plan.tensors.values():
-        shapes.setdefault(tensor.role, []).append(tensor.shape)
+        shapes.setdefault(tensor.role, []).append(tensor.stored_shape)
     return ModelSize(
         shapes=shapes,
         tied_head=plan.tied_head,
@@ -360,4 +378,5 @@ def check_fit(plan: Planned) -> MemoryBudget:
         model_size(plan),
         plan.formats,
         context=plan.context_length,
+        activations=plan.activations,
     )

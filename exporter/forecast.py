@@ -103,11 +103,17 @@ def forecast(
         cache_dtype=cache_dtype,
     )
     size = model_size(plan)
-    budget = memory_budget(plan.profile, size, plan.formats, context=plan.context_length)
+    budget = memory_budget(
+        plan.profile,
+        size,
+        plan.formats,
+        context=plan.context_length,
+        activations=plan.activations,
+    )
     return Forecast(
         plan=plan,
         budget=budget,
-        role_bytes=bytes_by_role(size, plan.formats, plan.profile.runtime),
+        role_bytes=bytes_by_role(size, plan.formats, plan.profile.runtime, plan.activations),
         advice=() if budget.fits else tuple(ways_out(plan.profile, size, budget)),
     )
 

@@ -15,11 +15,13 @@ from fractions import Fraction
 from types import MappingProxyType
 
 SCALE_BYTES = 4  # float32
+BLOCK_SCALE_BYTES = MappingProxyType({"onnx": 4, "tflite": 2})  # float32, float16
 FLOAT_BYTES = 4
 CACHE_ELEMENT_BYTES = MappingProxyType({"float32": 4, "float16": 2, "int8": 1})
 PLAIN_BYTES = MappingProxyType(
     {"fp32": Fraction(4), "fp16": Fraction(2), "int8": Fraction(1), "int4-channel": Fraction(1, 2)}
 )
+MULTIPLIED_ROLES = ("attention", "mlp", "head")  # an embedding has no product
 CHANNEL_FORMATS = ("int8", "int4-channel")  # a scale for each row
 BLOCK_FORMAT = re.compile(
     r"int(?P<bits>[48])-block(?P<size>32|64|128)(?P<zero_points>-asymmetric)?"
@@ -137,11 +139,21 @@ def bytes_per_parameter(format_text: str) -> Fraction:
     return number + Fraction(SCALE_BYTES, size) + (number / size if match["zero_points"] else 0)
 
 
-def matrix_bytes(format_text: str, rows: int, columns: int) -> int:
+def matrix_bytes(
+    format_text: str, rows: int, columns: int, runtime: str = "onnx", activations: str = "int8"
+) -> int:
     """Return the exact size of one matrix [rows, columns] in a format, scales included.
 
     Blocks run along the columns; the last of a row is padded to its full size. Zero points are
     packed by row and padded to whole bytes. "keep" gives its upper bound.
+
+    Args:
+        format_text: The format.
+        rows: Output channels.
+        columns: Input channels.
+        runtime: "onnx" or "tflite".
+        activations: Of the product, "int8" or "float32"; onnxruntime multiplies the latter by
+            blocks of 8 bits as two halves, each with scales of its own, and a float32 offset.
     """
     if format_text == "keep":
         format_text = LARGEST_KEPT_FORMAT
@@ -151,15 +163,23 @@ def matrix_bytes(format_text: str, rows: int, columns: int) -> int:
         return rows * math.ceil(bytes_per_parameter(format_text) * columns) + scales
     bits, size = int(match["bits"]), int(match["size"])
     blocks = math.ceil(columns / size)
+    codes = blocks * size * bits // 8
+    if _is_halved(format_text, runtime, activations):
+        return rows * (codes + 3 * blocks * SCALE_BYTES)
     zero_points = math.ceil(blocks * bits / 8) if match["zero_points"] else 0
-    return rows * (blocks * size * bits // 8 + blocks * SCALE_BYTES + zero_points)
+    return rows * (codes + blocks * BLOCK_SCALE_BYTES[runtime] + zero_points)
 
 
-def _role_bytes(shapes: Sequence[Shape], format_text: str) -> int:
+def _is_halved(format_text: str, runtime: str, activations: str) -> bool:
+    is_block = BLOCK_FORMAT.fullmatch(format_text) is not None and format_text.startswith("int8")
+    return runtime == "onnx" and activations == "float32" and is_block
+
+
+def _role_bytes(shapes: Sequence[Shape], format_text: str, runtime: str, activations: str) -> int:
     total = 0
     for shape in shapes:
         if len(shape) == 2:
-            total += matrix_bytes(format_text, *shape)
+            total += matrix_bytes(format_text, *shape, runtime, activations)
         else:  # no format has a place for the scales of a vector
             total += matrix_bytes("fp32", 1, math.prod(shape))
     return total
@@ -169,32 +189,39 @@ def _in_memory(format_text: str, runtime: str) -> str:
     return "fp32" if format_text == "fp16" and runtime == "onnx" else format_text
 
 
-def bytes_by_role(model: ModelSize, formats: Mapping[str, str], runtime: str) -> dict[str, int]:
+def bytes_by_role(
+    model: ModelSize, formats: Mapping[str, str], runtime: str, activations: str = "int8"
+) -> dict[str, int]:
     """Return the memory of each role's weights, in bytes.
 
     A tied head costs nothing where it can read the embedding's very bytes: in the same format, and
-    not as int8, whose products want the matrix transposed and so take a copy.
+    not as int8, whose products want the matrix transposed and so take a copy, nor as halves.
 
     Args:
         model: Shapes by role.
         formats: Format texts by role, "head" always among them.
         runtime: "onnx" or "tflite".
+        activations: Of the recipe: "int8" or "float32".
     """
     held = {role: _in_memory(text, runtime) for role, text in formats.items()}
-    sizes = {
-        role: _role_bytes(shapes, held.get(role, "fp32")) for role, shapes in model.shapes.items()
-    }
-    shared = held["head"] == held["embedding"] and not (
-        runtime == "onnx" and held["head"] == "int8"
-    )
+
+    def size(shapes: Sequence[Shape], role: str) -> int:
+        met = activations if role in MULTIPLIED_ROLES else "int8"
+        return _role_bytes(shapes, held.get(role, "fp32"), runtime, met)
+
+    sizes = {role: size(shapes, role) for role, shapes in model.shapes.items()}
+    has_copy = held["head"] == "int8" or _is_halved(held["head"], runtime, activations)
+    shared = held["head"] == held["embedding"] and not (runtime == "onnx" and has_copy)
     if model.tied_head and not shared:
-        sizes["head"] = _role_bytes(model.shapes["embedding"], held["head"])
+        sizes["head"] = size(model.shapes["embedding"], "head")
     return sizes
 
 
-def weights_bytes(model: ModelSize, formats: Mapping[str, str], runtime: str) -> int:
+def weights_bytes(
+    model: ModelSize, formats: Mapping[str, str], runtime: str, activations: str = "int8"
+) -> int:
     """Return the memory of all weights, in bytes; arguments as bytes_by_role."""
-    return sum(bytes_by_role(model, formats, runtime).values())
+    return sum(bytes_by_role(model, formats, runtime, activations).values())
 
 
 def decode_bytes_per_token(

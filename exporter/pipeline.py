@@ -75,6 +75,7 @@ def export(
     optimum_python: str | os.PathLike[str] | None = None,
     calibrate: str | os.PathLike[str] | None = None,
     budget: int | None = None,
+    drafts: bool = False,
     verification: bool = True,
     force: bool = False,
     progress: Progress | None = None,
@@ -102,6 +103,8 @@ def export(
         budget: Bytes that the weights may take, counted as for the board's memory: as long as there
             is room, matrices of 4 bits get 8, those first that the text shows to need it most. None
             to leave all as the recipe says.
+        drafts: Write graphs into a TFLite file that check drafts, for speculative decoding; each
+            takes 6 MiB of memory where the bundle is loaded. ONNX bundles check drafts in any case.
         verification: Hold the graph against the reference before publishing.
         force: Publish even what does not fit the board or misses the gate; the figures are kept.
         progress: Told of each stage.
@@ -151,6 +154,7 @@ def export(
             context_length=context_length,
             cache_dtype=cache_dtype,
             traced=None if traced is None else traced.definition,
+            drafts=drafts,
         )
         if not force:
             check_fit(plan)

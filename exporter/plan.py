@@ -7,7 +7,7 @@ asked for; whatever contradicts is refused here, so that the pipeline only carri
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, cast, get_args
 
 from edgewise.common.errors import EdgewiseError
@@ -20,6 +20,7 @@ from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecifi
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
 from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
+from edgewise.exporter.quantize.lookup_blocks import with_lookups
 from edgewise.exporter.quantize.prepared import PreparedMatrix
 from edgewise.exporter.quantize.recipes import ROLES, Recipe
 from edgewise.firmware_profiles import Profile, RecipeChoice
@@ -84,6 +85,7 @@ class ExportPlan:
     source_length: int | None  # tokens that an encoder-decoder reads
     is_traced: bool = False  # whether the graph is another program's
     cache_dtype: CacheType = "float32"  # of what a decoder keeps of its own tokens
+    drafts: bool = False  # whether graphs that check drafts are asked for, where they cost memory
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict, repr=False)
     cache_scales: Mapping[int, CacheScales] = field(default_factory=dict, repr=False)  # by layer
 
@@ -96,6 +98,11 @@ class ExportPlan:
     def formats(self) -> dict[str, str]:
         """Format texts by role."""
         return {role: str(self.recipe.format_for(role)) for role in ROLES}
+
+    @property
+    def activations(self) -> str:
+        """The type in which products of blocks take their inputs: "int8" or "float32"."""
+        return self.recipe.activations
 
     @property
     def gate_bits(self) -> int:
@@ -117,16 +124,16 @@ class ExportPlan:
     @property
     def cache(self) -> CacheSize | None:
         """The cache; None of an encoder, which keeps none."""
+        copies = 2 if self.is_traced else 1
         match self.configuration:
             case EncoderConfiguration():
                 return None
             case EncoderDecoderConfiguration() as c:
-                return CacheSize(c.decoder_layers, c.heads, c.head_size, dtype=self.cache_dtype)
+                return CacheSize(c.decoder_layers, c.heads, c.head_size, copies, self.cache_dtype)
             case VisionLanguageConfiguration(text=c):
                 shape = c.layers, c.key_value_heads, c.head_size
                 return CacheSize(*shape, dtype=self.cache_dtype)
             case DecoderConfiguration() as c:
-                copies = 2 if self.is_traced else 1
                 shape = c.layers, c.key_value_heads, c.head_size
                 return CacheSize(*shape, copies, self.cache_dtype)
 
@@ -199,6 +206,7 @@ def make_plan(
     context_length: int | None = None,
     cache_dtype: str | None = None,
     traced: TracedDefinition | None = None,
+    drafts: bool = False,
 ) -> ExportPlan:
     """Settle an export.
 
@@ -207,18 +215,20 @@ def make_plan(
         profile: The board.
         runtime: "onnx", "tflite" or "litertlm", or None for the profile's choice.
         recipe: A recipe's text, or None for the profile's choice (of an encoder int8, where that
-            has 4 bits).
+            has 4 bits). An embedding whose rows are no multiple of its blocks gets the nearest
+            format that onnxruntime looks up.
         context_length: Tokens of cache, of an encoder's text, or of an encoder-decoder's source
             and of its answer; None for the most that model and profile allow.
         cache_dtype: "float32", "float16" or "int8": how a decoder's keys and values are kept; None
             for the profile's choice, where recipe and graph do not speak against it.
         traced: What a graph that another program traced says of the model; None for one that has a
             definition here.
+        drafts: Whether a TFLite file gets graphs that check drafts; ONNX graphs always do.
 
     Raises:
         EdgewiseError: The model type is unknown, a tensor is missing or misshapen, no kernel takes
-            its heads, the recipe can not work on the board, or the runtime or context is not
-            available.
+            its heads, the recipe can not work on the board, nothing drafts for such a model, or the
+            runtime or context is not available.
     """
     architecture = str(checkpoint.config["model_type"])
     definition = find_model(architecture) if traced is None else traced
@@ -235,11 +245,13 @@ def make_plan(
         _check_held(family, configuration, chosen_runtime)
     else:
         chosen_runtime = TRACED_RUNTIME
+    if drafts:
+        _check_drafts(family, chosen_runtime, is_traced=traced is not None)
     context = _checked_context(configuration, profile, context_length)
     # LiteRT-LM computes with LiteRT: the same formats, the same memory.
     engine = "tflite" if chosen_runtime == "litertlm" else chosen_runtime
     settled = _checked_recipe(profile, engine, recipe, family)
-    return ExportPlan(
+    plan = ExportPlan(
         model_id=checkpoint.origin.name.rsplit("/", 1)[-1].removeprefix("package:"),
         architecture=architecture,
         family=family,
@@ -252,6 +264,7 @@ def make_plan(
         context_length=context,
         source_length=context if family == "encoder_decoder" else None,
         is_traced=traced is not None,
+        drafts=drafts,
         cache_dtype=_checked_cache_dtype(
             cache_dtype,
             profile.runtime_choice(engine),
@@ -260,6 +273,11 @@ def make_plan(
             is_traced=traced is not None,
         ),
     )
+    if engine != "onnx":
+        return plan
+    shapes = (tensor.shape for tensor in tensors.values() if tensor.role == "embedding")
+    widths = [shape[1] for shape in shapes if len(shape) == 2]
+    return replace(plan, recipe=with_lookups(plan.recipe, widths, tied_head=plan.tied_head))
 
 
 def check_traceable(
@@ -302,6 +320,18 @@ def _check_held(family: Family, configuration: Configuration, runtime: str) -> N
             f"onnxruntime attends to heads of a multiple of {HEAD_SIZE_MULTIPLE} only. "
             "Use --format tflite"
         )
+
+
+def _check_drafts(family: Family, runtime: str, *, is_traced: bool) -> None:
+    """Refuse drafts for what can not check any."""
+    if family == "decoder" and runtime != "litertlm" and not is_traced:
+        return
+    kind = family.replace("_", "-")
+    what = "a graph that Optimum traced" if is_traced else f"a model of the kind {kind}"
+    raise PlanError(
+        f"drafts were asked for with {what} for {runtime}; accepted: a decoder that is built here, "
+        "with --format onnx or tflite. Leave --drafts out"
+    )
 
 
 def _available_runtime(profile: Profile, runtime: str | None) -> RuntimeName:

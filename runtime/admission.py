@@ -12,10 +12,11 @@ deadline, then the earlier arrival.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from edgewise.common.errors import EdgewiseError
+from edgewise.runtime.cancellation import Cancellation
 
 CLIENTS_MAX = 1024  # whose counts are kept
 
@@ -26,17 +27,19 @@ class LateError(EdgewiseError):
 
 @dataclass(frozen=True)
 class Standing:
-    """What decides a request's place.
+    """What decides a request's place, and how long it is wanted.
 
     Attributes:
         client: Whose it is; the same text for all of one client.
         priority: Larger is earlier.
         deadline: Seconds of a monotonic clock until which it is useful; None: for ever.
+        cancellation: Set once nobody wants it any more.
     """
 
     client: str = ""
     priority: int = 0
     deadline: float | None = None
+    cancellation: Cancellation = field(default_factory=Cancellation, compare=False)
 
 
 class Waiting(Protocol):

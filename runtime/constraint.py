@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.common.panics import contained
 from edgewise.runtime.output_format import FormatError, OutputFormat
 
 _JSON_OPTIONS = {"whitespace_flexible": False}
@@ -70,9 +71,10 @@ class ConstraintCompiler:
         matcher = self._library.LLMatcher
         try:
             grammar = _grammar(matcher, output_format)
-        except ValueError as error:
-            raise _refusal(output_format, str(error)) from error
-        machine = matcher(self._tokenizer, grammar, log_level=_SILENT)
+            machine = matcher(self._tokenizer, grammar, log_level=_SILENT)
+        except BaseException as error:
+            contained(error)
+            raise _refusal(output_format, str(error) or type(error).__name__) from error
         if machine.is_error():
             raise _refusal(output_format, machine.get_error())
         return Constraint(machine, self._workers)

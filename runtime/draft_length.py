@@ -11,7 +11,9 @@ nothing is drafted for a while, then one short draft shows whether that has chan
 
 from __future__ import annotations
 
-LENGTHS = (2, 4, 8)  # of drafts, the ones that are tried
+# Of drafts, the ones that are tried. With the certain token before it the longest makes 8 rows,
+# which kernels compute in whole tiles.
+LENGTHS = (2, 4, 7)
 FIRST_AGREEMENT = 0.7  # assumed before anything was measured
 MEMORY = 0.8  # of the moving averages: how much of the past stays with each measurement
 PAUSE = 32  # steps without a draft where none pays

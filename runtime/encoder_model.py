@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgewise.runtime.backends.protocol import EncoderBackend
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.labelled_spans import LabelledSpan
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import OptionsError
+from edgewise.runtime.padded_rows import in_front
 from edgewise.runtime.sessions.encoder import (
     EncoderError,
     EncoderSession,
@@ -133,6 +134,34 @@ class EncoderModel(Model):
             )
         with self._turn():
             return self._session.fill_mask(checked, count=count)
+
+    def encode(
+        self,
+        token_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_types: ArrayLike | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Compute all that the model's graph gives of rows of ids, as another tokenizer made them.
+
+        Args:
+            token_ids: [B, T], with the model's tokens around each text.
+            attention_mask: [B, T], 1 for real tokens and 0 for padding, which may stand before or
+                behind them; None: all are real.
+            token_types: [B, T], which of two texts a token belongs to; None: all to the first.
+
+        Returns:
+            "hidden_states", "mean" or "logits", as the model has them: float32 [B, T, features],
+            at the places of their tokens and 0 at padding, or [B, 1, features] for results of a
+            whole text. A row's numbers are those of the row alone.
+
+        Raises:
+            PaddingError: The arrays are no such rows, or an id is outside the vocabulary.
+            EncoderError: A row is too long; both numbers are given.
+            ModelError: The model is closed.
+        """
+        in_front(token_ids, attention_mask, vocabulary_size=self.manifest.vocabulary_size)
+        with self._turn():
+            return self._session.encode(token_ids, attention_mask, token_types)
 
     def count_tokens(self, text: Text) -> int:
         """Return how many tokens a text takes, those around it included.

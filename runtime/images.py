@@ -65,17 +65,25 @@ def open_image(source: ImageSource) -> PIL.Image.Image:
             )
         return _upright(source, "the image")
     name, content = _content(source)
-    with io.BytesIO(content) as stream:
-        try:
-            image = image_module.open(stream, formats=FORMATS)
-        except image_module.DecompressionBombError as error:
-            raise _too_large(name, str(error)) from error
-        except Exception as error:  # Pillow's readers raise a class of their own for each fault
-            raise ImageError(
-                f"{name} is no readable image: {error}; accepted are {', '.join(FORMATS)} files"
-            ) from error
-        with image:
-            return _upright(image, name)
+    with io.BytesIO(content) as stream, _read_header(stream, name) as image:
+        return _upright(image, name)
+
+
+def check_pixels(content: bytes, most: int) -> None:
+    """Refuse an image by what its header says, without decoding it.
+
+    Args:
+        content: A file's content.
+        most: Pixels that it may have.
+
+    Raises:
+        ImageError: It has more, it is no image, or Pillow is not installed.
+    """
+    name, content = _content(content)
+    with io.BytesIO(content) as stream, _read_header(stream, name) as image:
+        width, height = image.size
+        if width * height > most:
+            raise _too_large(name, f"it has {width} x {height} pixels", most)
 
 
 def pixels_of(image: PIL.Image.Image, layout: ImageLayout) -> NDArray[np.float32]:
@@ -147,9 +155,23 @@ def _upright(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
         ) from error
 
 
-def _too_large(name: str, what: str) -> ImageError:
+def _read_header(stream: io.BytesIO, name: str) -> PIL.Image.Image:
+    """Open an image, of which nothing is decoded yet."""
+    image_module = _pillow()
+    try:
+        opened: PIL.Image.Image = image_module.open(stream, formats=FORMATS)
+    except image_module.DecompressionBombError as error:
+        raise _too_large(name, str(error)) from error
+    except Exception as error:  # Pillow's readers raise a class of their own for each fault
+        raise ImageError(
+            f"{name} is no readable image: {error}; accepted are {', '.join(FORMATS)} files"
+        ) from error
+    return opened
+
+
+def _too_large(name: str, what: str, most: int = PIXELS_MAX) -> ImageError:
     return ImageError(
-        f"{name} is too large: {what}; accepted are up to {PIXELS_MAX} pixels, at most {SIDE_MAX} "
+        f"{name} is too large: {what}; accepted are up to {most} pixels, at most {SIDE_MAX} "
         "a side: make it smaller"
     )
 

@@ -10,17 +10,20 @@ from collections.abc import Callable, Generator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from numpy.typing import ArrayLike
+
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend, Cache
 from edgewise.runtime.bundle import Bundle
 from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messages
+from edgewise.runtime.chunks import PREFILL_CHUNK
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.option_checks import check_whole
 from edgewise.runtime.options import SEVERAL_MAX, GenerationOptions, OptionsError
+from edgewise.runtime.padded_rows import in_front
 from edgewise.runtime.prefix_store import PrefixError, PrefixStore
 from edgewise.runtime.prompt_beginning import common_beginning, continued
-from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect, collect_all
 from edgewise.runtime.sessions.decoder import DecoderSession
 from edgewise.runtime.slot_pool import LEAST_COPIED
@@ -101,6 +104,7 @@ class LanguageModel(Model):
             TaskError: The bundle was not made to generate.
             FormatError: The output format can not be used.
             ModelError: The model is closed, now or at a later ``next``.
+            CancelledError: At a ``next``: the cancellation of its standing was set.
         """
         settled = self._checked(options)
         begin = perf_counter()
@@ -151,6 +155,42 @@ class LanguageModel(Model):
         """
         return self._several(
             count, options, lambda one: self.stream(prompt, one, standing=standing)
+        )
+
+    def generate_rows(
+        self,
+        token_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        options: GenerationOptions | None = None,
+        *,
+        standing: Standing | None = None,
+    ) -> tuple[Generation, ...]:
+        """Generate an answer to each row of ids, as another tokenizer made and padded them.
+
+        As many as the cache has slots are computed together. Each answer is that of the row alone.
+
+        Args:
+            token_ids: [B, T], whole prompts, with whatever they begin with.
+            attention_mask: [B, T], 1 for real tokens and 0 for padding, which may stand before or
+                behind them; None: all are real.
+            options: How to generate; ``raw`` says that a row's answer continues its text.
+            standing: As `stream` takes it.
+
+        Raises:
+            PaddingError: The arrays are no such rows, or an id is outside the vocabulary.
+            EdgewiseError: As `stream`.
+        """
+        settled = self._checked(options)
+        self._require("generate")
+        size = self.manifest.vocabulary_size
+        rows = in_front(token_ids, attention_mask, vocabulary_size=size).lists()
+        for row in rows:
+            self._session.slots.check_prompt(len(row))
+        return collect_all(
+            [
+                self._session.stream(row, settled, continues=settled.raw, standing=standing)
+                for row in rows
+            ]
         )
 
     def _several(

@@ -3,29 +3,33 @@
 Workflow: `load` opens and checks a bundle, picks the engine that the manifest names, and gives what
 its family is: `LanguageModel`, `VisionLanguageModel`, `SequenceModel` or `EncoderModel`. A new
 family is a new branch.
+
+Rule: the engine is begun as early as can be, for laying out a graph takes the longest and leaves
+the interpreter to everything else: modules, template, tokenizer.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgewise import runtime  # imports each kind of model when it is named
 from edgewise.common.process_memory import give_freed_memory_back
+from edgewise.runtime.beside import Beside
 from edgewise.runtime.bundle import Bundle, Manifest, open_bundle
 from edgewise.runtime.cache_folder import PREFIX_SUFFIX, cached_files
-from edgewise.runtime.chat import ChatTemplate
+from edgewise.runtime.chunks import PREFILL_CHUNK
 from edgewise.runtime.engines import EngineFactory, engine_factory
 from edgewise.runtime.options import OptionsError
-from edgewise.runtime.prefix_store import PrefixStore
-from edgewise.runtime.scheduler import PREFILL_CHUNK
-from edgewise.runtime.tokenizer import Tokenizer
 from edgewise.runtime.versions import check_minimum_versions
 
 if TYPE_CHECKING:
+    from edgewise.runtime.chat import ChatTemplate
     from edgewise.runtime.encoder_model import EncoderModel
     from edgewise.runtime.language_model import LanguageModel
+    from edgewise.runtime.prefix_store import PrefixStore
     from edgewise.runtime.sequence_model import SequenceModel
+    from edgewise.runtime.tokenizer import Tokenizer
     from edgewise.runtime.vision_language_model import VisionLanguageModel
 
     AnyModel = LanguageModel | VisionLanguageModel | SequenceModel | EncoderModel
@@ -106,15 +110,12 @@ def load(
             "decoder that reads text alone"
         )
     check_minimum_versions(manifest.minimum_versions)
-    tokenizer = Tokenizer.open(bundle)
-    template = ChatTemplate.open(bundle)
-    factory = engine_factory(manifest, keep_packed=True) if backend is None else backend
+    sizes = {"threads": threads, "capacity": capacity}
+    if manifest.family != "encoder":
+        sizes["slots"] = slots
+    engine, tokenizer, template = load_parts(bundle, backend, **sizes)
     if manifest.family == "encoder":
-        engine = factory(bundle, threads=threads, capacity=capacity)
-        give_freed_memory_back()
         return runtime.EncoderModel(bundle, engine, tokenizer)
-    engine = factory(bundle, threads=threads, slots=slots, capacity=capacity)
-    give_freed_memory_back()  # which reading the tokenizer and laying out the graphs took
     if manifest.family == "encoder_decoder":
         return runtime.SequenceModel(bundle, engine, tokenizer, template)
     if cache_bytes is None and within_plan:
@@ -155,7 +156,40 @@ def load(
     )
 
 
+def load_parts(
+    bundle: Bundle, factory: EngineFactory | None = None, *, threads: int, **sizes: int
+) -> tuple[Any, Tokenizer, ChatTemplate | None]:
+    """Load what a model is made of.
+
+    Args:
+        bundle: The opened bundle.
+        factory: Makes its engine; None: as the manifest says, keeping what it packs.
+        threads: Threads that compute.
+        sizes: ``capacity`` and ``slots``, as the engine takes them.
+
+    Returns:
+        The engine, the tokenizer, and the chat template where there is one.
+
+    Raises:
+        EdgewiseError: As `load`.
+    """
+    make = engine_factory(bundle.manifest, keep_packed=True) if factory is None else factory
+    with Beside(lambda: make(bundle, threads=threads, **sizes)) as loading:
+        from edgewise.runtime.chat import ChatTemplate  # noqa: PLC0415  # while the engine loads
+        from edgewise.runtime.tokenizer import Tokenizer  # noqa: PLC0415
+
+        template = ChatTemplate.open(bundle)
+        if bundle.manifest.family == "decoder":  # the modules that will be needed next
+            runtime.LanguageModel  # noqa: B018
+        tokenizer = Tokenizer.open(bundle)  # keeps the interpreter to itself, so it comes last
+    engine = loading.result()
+    give_freed_memory_back()  # which reading the tokenizer and laying out the graphs took
+    return engine, tokenizer, template
+
+
 def _known_beginnings(bundle: Bundle, budget_bytes: int) -> PrefixStore:
+    from edgewise.runtime.prefix_store import PrefixStore  # noqa: PLC0415  # see `load_parts`
+
     store = PrefixStore(budget_bytes)
     if cached_files(bundle.path, f"*{PREFIX_SUFFIX}"):
         from edgewise.runtime.prefix_files import saved  # noqa: PLC0415  # few bundles have any

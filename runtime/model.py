@@ -14,13 +14,16 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.bundle import Bundle, Manifest, Task
-from edgewise.runtime.generation import Piece
+from edgewise.runtime.cancellation import Cancellation
 from edgewise.runtime.tasks import check_task
-from edgewise.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # load modules that nothing here needs
+    from edgewise.runtime.generation import Piece
+    from edgewise.runtime.tokenizer import Tokenizer
 
 
 class ModelError(EdgewiseError):
@@ -42,7 +45,8 @@ class Model:
         self.bundle = bundle
         self.tokenizer = tokenizer
         self._engine = engine
-        self._lock = threading.Lock()  # held by the call that runs
+        self._turns = threading.Condition()
+        self._taken = False  # by the call that runs
         self._owner: int | None = None  # the thread that last advanced it
         self._closed = False
 
@@ -64,7 +68,7 @@ class Model:
         if self._owner == threading.get_ident():  # it is suspended, for this thread is here
             self._close_engine()
             return
-        with self._lock:
+        with self._taking_turn(Cancellation()):
             self._close_engine()
 
     def __enter__(self) -> Self:
@@ -98,42 +102,62 @@ class Model:
         check_task(self.manifest, task)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, cancellation: Cancellation | None = None) -> Iterator[None]:
         """Wait for the engine and keep it while the block runs.
 
         Raises:
             ModelError: This thread has a generation open, or the model is closed.
+            CancelledError: The request was taken back while it waited.
         """
         if self._owner == threading.get_ident():
             raise ModelError(
                 "this thread has a generation open with this model; read it to its end or close"
                 " it before you begin another"
             )
-        self._lock.acquire()
+        with self._taking_turn(cancellation or Cancellation()):
+            try:
+                self._owner = threading.get_ident()
+                self._check_open()
+                yield
+            finally:
+                self._owner = None
+
+    @contextlib.contextmanager
+    def _taking_turn(self, cancellation: Cancellation) -> Iterator[None]:
+        with cancellation.heard(self._call_waiting), self._turns:
+            self._turns.wait_for(lambda: cancellation.cancelled or not self._taken)
+            cancellation.check()
+            self._taken = True
         try:
-            self._owner = threading.get_ident()
-            self._check_open()
             yield
         finally:
-            self._owner = None
-            self._lock.release()
+            self._taken = False
+            self._call_waiting()
+
+    def _call_waiting(self) -> None:
+        with self._turns:
+            self._turns.notify_all()
 
     def _stream(
-        self, begin: Callable[[], Generator[Piece, None, None]]
+        self,
+        begin: Callable[[], Generator[Piece, None, None]],
+        cancellation: Cancellation,
     ) -> Generator[Piece, None, None]:
         """Hand the pieces of one generation out, each in the turn that the first one took.
 
         Args:
             begin: Gives the pieces, of which the last has ``finished``; called in the turn.
+            cancellation: Ends it, between pieces or while it waits.
 
         Yields:
             The pieces. The turn is over before the last of them is given out.
         """
-        with self._turn(), contextlib.closing(begin()) as pieces:
+        with self._turn(cancellation), contextlib.closing(begin()) as pieces:
             for piece in pieces:
                 if piece.finished is not None:
                     break
                 yield piece
                 self._owner = threading.get_ident()  # it may have moved to another thread
                 self._check_open()
+                cancellation.check()
         yield piece

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -64,11 +65,16 @@ class Sampler:
         self._vocabulary = sampled_vocabulary
         self._settings = settings
         self._greedy = settings.temperature == 0.0
-        self._random = np.random.Generator(np.random.PCG64(settings.seed))
+        self._seed = settings.seed
         penalties = Penalties(
             settings, prompt_ids, sampled_vocabulary=sampled_vocabulary, bytes_of=bytes_of
         )
         self._penalties = None if penalties.change_nothing else penalties
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        # Its modules take a while to load, and whoever is greedy needs none.
+        return np.random.Generator(np.random.PCG64(self._seed))
 
     def sample(self, logits: NDArray[np.float32]) -> int:
         """Choose the next token.

@@ -6,7 +6,9 @@ So a single generation runs in its caller's thread and pays for no hand-over, an
 nobody waits for. A step computes one chunk of one prompt and one token of every answer; requests
 join and leave between steps.
 
-Rules: an error of the engine ends the requests of that call alone, an error of a sampler its own.
+Rules: an error of the engine ends the requests of that call alone, an error of a sampler or a
+format, panics of their libraries included, its own.
+A request that is taken back leaves at once where it waits, and after the step where it works.
 While answers run, prompts are read in smaller chunks, so that the answers do not stall. A prompt
 begins when its slot is leased, as late as possible: by then a request before it may have computed
 what both begin with. A request's tokens do not depend on its neighbours beyond the rounding of
@@ -22,16 +24,17 @@ from time import monotonic, perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.common.panics import contained
 from edgewise.runtime.admission import AdmissionQueue, LateError
 from edgewise.runtime.backends.protocol import Backend, VerifyingBackend
+from edgewise.runtime.cancellation import CancelledError
+from edgewise.runtime.chunks import BUSY_CHUNK, PREFILL_CHUNK
 from edgewise.runtime.decoding import Decoding
+from edgewise.runtime.engine_error import EngineError
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.model import ModelError
 from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.slot_pool import LEAST_COPIED, Lease, SlotPool
-
-PREFILL_CHUNK = 256  # tokens of a prompt in one step
-BUSY_CHUNK = 64  # the same while answers run
 
 
 class Scheduler:
@@ -84,7 +87,7 @@ class Scheduler:
         return len(self._working)
 
     def run(self, decoding: Decoding) -> Generator[Piece, None, None]:
-        """Give the pieces of an answer; closing the generator cancels.
+        """Give the pieces of an answer; closing the generator cancels, and so does any thread.
 
         Nothing happens before the first ``next``. The slot is free before the last piece is given
         out, and whenever the generator ends for another reason.
@@ -93,17 +96,19 @@ class Scheduler:
             ContextError: The prompt is empty, or no slot can hold it.
             ModelError: The scheduler was closed.
             LateError: The deadline passed before the request began.
+            CancelledError: The cancellation of its standing was set.
         """
         self.pool.check_prompt(len(decoding.prompt))
         with self._lock:
             self._check_open()
             self._waiting.put(decoding)
         try:
-            while True:
-                piece = self._next_piece(decoding)
-                if piece.finished is not None:
-                    break
-                yield piece
+            with decoding.standing.cancellation.heard(lambda: self._cancel(decoding)):
+                while True:
+                    piece = self._next_piece(decoding)
+                    if piece.finished is not None:
+                        break
+                    yield piece
         finally:
             self._cancel(decoding)
         yield piece
@@ -127,25 +132,36 @@ class Scheduler:
         """Wait for a piece, at work where nobody else is."""
         while True:
             with self._lock:
-                while not (decoding.pieces or decoding.error or self._closed) and self._leading:
+                while self._leading and not self._has_news(decoding):
                     self._follow(decoding)
-                if decoding.pieces:
+                if self._has_news(decoding):
                     self._call_follower()  # who may have been woken to lead is this thread
-                    return decoding.pieces.popleft()
-                if decoding.error is not None:
-                    self._call_follower()
-                    raise decoding.error
-                self._check_open()
+                    return self._news(decoding)
                 self._leading = True
             try:
-                while not (decoding.pieces or decoding.error or self._closed):
+                while not self._has_news(decoding):
                     self._step()
+            except BaseException:
+                self._break_off()
+                raise
             finally:
                 with self._lock:
                     self._leading = False
                     self._sweep()
                     self._resigned.notify_all()
                     self._call_follower()
+
+    def _has_news(self, decoding: Decoding) -> bool:
+        """Whether its thread has nothing to wait for."""
+        return bool(decoding.cancelled or decoding.pieces or decoding.error or self._closed)
+
+    def _news(self, decoding: Decoding) -> Piece:
+        if decoding.pieces and not decoding.standing.cancellation.cancelled:
+            return decoding.pieces.popleft()
+        if decoding.error is not None:
+            raise decoding.error
+        self._check_open()
+        raise CancelledError("the request was cancelled")
 
     def _follow(self, decoding: Decoding) -> None:
         ready = threading.Condition(self._lock)
@@ -162,6 +178,9 @@ class Scheduler:
         with self._lock:
             decoding.cancelled = True
             self._waiting.remove(decoding)
+            for follower, ready in self._followers:
+                if follower is decoding:
+                    ready.notify()
             if not self._leading:
                 self._sweep()
                 self._call_follower()
@@ -176,6 +195,20 @@ class Scheduler:
             self.pool.give_back(decoding.slot, intact=intact)
             decoding.slot = None
             self._working.remove(decoding)
+
+    def _break_off(self) -> None:
+        """End what works after half a step, of which nobody knows what it has written.
+
+        Ctrl-C does this to the other answers of a program, if it goes on.
+        """
+        error = EngineError("this answer was broken off in the middle of a step; ask again")
+        with self._lock:
+            broken = list(self._working)
+            self._fail(broken, error)
+            for decoding in broken:
+                decoding.publish(0.0)
+            for _, ready in self._followers:
+                ready.notify()
 
     # Steps: only the leading thread is here.
 
@@ -194,8 +227,12 @@ class Scheduler:
         answering = [one for one in self._working if one.pending]
         if prompt is not None:
             self._read_prompt(prompt, busy=bool(answering), begin=begin)
-        for one in answering:
-            one.begin_mask()
+        for one in list(answering):
+            try:
+                one.begin_mask()
+            except BaseException as error:  # noqa: BLE001 - of this one's format
+                self._fail([one], contained(error), intact=True)
+                answering.remove(one)
         # A draft pays where no other answer shares the step.
         drafting = self._verify is not None and len(answering) == 1
         several = [
@@ -230,9 +267,15 @@ class Scheduler:
         return max(reading, key=lambda one: one.standing.priority, default=None)
 
     def _begin(self, decoding: Decoding) -> bool:
-        # Asked before the lease, which may put what it displaces in the place of what is needed.
-        known = self._store.longest(decoding.prompt[:-1])
-        lease = self.pool.lease(decoding.prompt, decoding.answer_room)
+        try:
+            # Before the lease, which may put what it displaces in the place of what is needed.
+            known = self._store.longest(decoding.prompt[:-1])
+            lease = self.pool.lease(decoding.prompt, decoding.answer_room)
+        except BaseException as error:  # noqa: BLE001 - of what the engine reads for the store
+            with self._lock:
+                self._waiting.remove(decoding)
+            decoding.fail(contained(error))
+            return True
         if lease is None:
             return False
         with self._lock:
@@ -243,8 +286,8 @@ class Scheduler:
         self._working.append(decoding)
         try:
             decoding.computed = decoding.reused = self._fill(lease, decoding.prompt[:known])
-        except Exception as error:  # noqa: BLE001 - whatever an engine raises is this one's alone
-            self._fail([decoding], error)
+        except BaseException as error:  # noqa: BLE001 - an engine's, and so this one's alone
+            self._fail([decoding], contained(error))
         return True
 
     def _fill(self, lease: Lease, stored: Sequence[int]) -> int:
@@ -304,9 +347,12 @@ class Scheduler:
         if drafting:
             try:
                 drafts = decoding.propose(self.pool.room(slot))
-            except Exception as error:  # noqa: BLE001 - of the model that drafts for this one
-                self._fail([decoding], error, intact=True)
+            except BaseException as error:  # noqa: BLE001 - of the model that drafts for this one
+                self._fail([decoding], contained(error), intact=True)
                 return
+        if len(decoding.pending) > self._prefill_chunk:  # as a prompt is, and for the same reason
+            self._write_chunk(decoding, slot)
+            return
         fed = (*decoding.pending, *drafts)
         logits = self._compute(
             [decoding], slot, np.array([fed], np.int64), [self.pool.append(slot, fed)], len(drafts)
@@ -321,6 +367,13 @@ class Scheduler:
                 agreed=decoding.agreed,
                 seconds=perf_counter() - start,
             )
+
+    def _write_chunk(self, decoding: Decoding, slot: int) -> None:
+        """Feed the first of very many tokens that are forced."""
+        chunk = list(decoding.pending[: self._prefill_chunk])
+        past = self.pool.append(slot, chunk)
+        if self._compute([decoding], slot, np.array([chunk], np.int64), [past]) is not None:
+            decoding.pending = decoding.pending[len(chunk) :]
 
     def _runs(self, answering: Iterable[Decoding]) -> list[list[Decoding]]:
         """Part decodings into runs of slots that one call of the engine computes.
@@ -357,8 +410,8 @@ class Scheduler:
             if drafts and self._verify is not None:
                 return self._verify(first, token_ids[0], pasts[0])[-1 - drafts :]
             return self._backend.step(first, token_ids, np.array(pasts, np.int32))
-        except Exception as error:  # noqa: BLE001 - whatever an engine raises is theirs alone
-            self._fail(decodings, error)
+        except BaseException as error:  # noqa: BLE001 - whatever an engine raises is theirs alone
+            self._fail(decodings, contained(error))
             return None
 
     def _fail(
@@ -381,8 +434,8 @@ class Scheduler:
         ended, decoding.agreed = True, 0
         try:
             ended = decoding.take(logits, self.pool.room(slot), perf_counter() - begin, drafts)
-        except Exception as error:  # noqa: BLE001 - a sampler's, and so this request's alone
-            decoding.fail(error)
+        except BaseException as error:  # noqa: BLE001 - a sampler's, and so this request's alone
+            decoding.fail(contained(error))
         if drafts:
             self.pool.trim(slot, self.pool.length(slot) - len(drafts) + decoding.agreed)
         if ended:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from time import perf_counter
 
+from numpy.typing import ArrayLike
+
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import EncoderDecoderBackend
 from edgewise.runtime.bundle import Bundle
@@ -18,6 +20,7 @@ from edgewise.runtime.chat import ChatError, ChatTemplate, Messages, check_messa
 from edgewise.runtime.generation import Candidate, Generation, Piece
 from edgewise.runtime.model import Model
 from edgewise.runtime.options import GenerationOptions, OptionsError
+from edgewise.runtime.padded_rows import in_front
 from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.seq2seq import SequenceSession
 from edgewise.runtime.tokenizer import Tokenizer
@@ -62,7 +65,7 @@ class SequenceModel(Model):
             prompt: The source, a text, with the prefix of its task where the model was trained
                 with one; or what the bundle's template makes a source of.
             options: How to generate; None: the defaults of `GenerationOptions`.
-            standing: Taken as every model takes it; answers have their turns as they were begun.
+            standing: As every model takes it, but answers have their turns as they were begun.
 
         Returns:
             A generator of pieces; the last one has ``finished`` and ``statistics``, whose prompt
@@ -76,13 +79,14 @@ class SequenceModel(Model):
             TaskError: The bundle was not made to generate.
             ModelError: The model is closed, or (at the first ``next``) this thread has another
                 generation open.
+            CancelledError: The cancellation of its standing was set.
         """
-        del standing
         begin = perf_counter()
         settled, source_ids = self._settle(prompt, options)
         seconds = perf_counter() - begin
         return self._stream(
-            lambda: self._session.stream(source_ids, settled, encoding_seconds=seconds)
+            lambda: self._session.stream(source_ids, settled, encoding_seconds=seconds),
+            (standing or Standing()).cancellation,
         )
 
     def generate(
@@ -92,6 +96,33 @@ class SequenceModel(Model):
     ) -> Generation:
         """Generate a whole answer; arguments and errors are those of `stream`."""
         return collect(self.stream(prompt, options))
+
+    def generate_rows(
+        self,
+        token_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        options: GenerationOptions | None = None,
+    ) -> tuple[Generation, ...]:
+        """Generate an answer to each row of ids, one after the other; each is that of it alone.
+
+        Args:
+            token_ids: [B, S], sources as another tokenizer made and padded them, with their end
+                tokens.
+            attention_mask: [B, S], 1 for real tokens and 0 for padding, which may stand before or
+                behind them; None: all are real.
+            options: How to generate.
+
+        Raises:
+            PaddingError: The arrays are no such rows, or an id is outside the vocabulary.
+            EdgewiseError: As `stream`.
+        """
+        settled = self._checked(options)
+        size = self.manifest.vocabulary_size
+        rows = in_front(token_ids, attention_mask, vocabulary_size=size).lists()
+        for row in rows:
+            self._session.check(row, settled)
+        with self._turn():
+            return tuple(self._session.generate(row, settled) for row in rows)
 
     def count_tokens(self, prompt: str | Messages, *, raw: bool = False) -> int:
         """Return how many tokens a source has, its end token included, raw or not.
@@ -123,6 +154,13 @@ class SequenceModel(Model):
     def _settle(
         self, prompt: str | Messages, options: GenerationOptions | None
     ) -> tuple[GenerationOptions, list[int]]:
+        settled = self._checked(options)
+        source_ids = self._encode(prompt, raw=settled.raw)
+        self._session.check(source_ids, settled)
+        return settled, source_ids
+
+    def _checked(self, options: GenerationOptions | None) -> GenerationOptions:
+        """Refuse what encoder-decoders do not; None are the defaults."""
         settled = GenerationOptions() if options is None else options
         if settled.output_format is not None:
             raise OptionsError(
@@ -135,9 +173,7 @@ class SequenceModel(Model):
                 " it out, or ask a decoder"
             )
         self._require("generate")
-        source_ids = self._encode(prompt, raw=settled.raw)
-        self._session.check(source_ids, settled)
-        return settled, source_ids
+        return settled
 
     def _encode(self, prompt: str | Messages, *, raw: bool) -> list[int]:
         if isinstance(prompt, str) and (raw or self._template is None):

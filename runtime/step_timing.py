@@ -17,10 +17,10 @@ from time import perf_counter
 import numpy as np
 
 from edgewise.runtime.backends.protocol import Backend
+from edgewise.runtime.chunks import PREFILL_CHUNK
 from edgewise.runtime.engine_timing import greedy_options, load_with_engine
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.model import ModelError
-from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.decoder import DecoderSession
 
 

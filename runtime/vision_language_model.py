@@ -18,12 +18,12 @@ from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import VisionLanguageBackend
 from edgewise.runtime.bundle import Bundle, BundleError
 from edgewise.runtime.chat import ChatTemplate, Messages
+from edgewise.runtime.chunks import PREFILL_CHUNK
 from edgewise.runtime.generation import Generation, Piece
 from edgewise.runtime.images import ImageSource, open_image, pixels_of
 from edgewise.runtime.language_model import LanguageModel
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.prefix_store import PrefixStore
-from edgewise.runtime.scheduler import PREFILL_CHUNK
 from edgewise.runtime.sessions.answer import collect
 from edgewise.runtime.sessions.vision_language import SplicingBackend, split_at_marks
 from edgewise.runtime.slot_pool import ContextError

@@ -11,6 +11,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 fail() { printf '%s\n' "$*" >&2; exit 2; }
 
+# missing_packages PACKAGE...: print those of Debian's packages that are not installed.
+missing_packages() {
+    local package
+    for package in "$@"; do
+        dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+            printf '%s ' "$package"
+    done
+}
+
+# install_packages PACKAGE...: needs root.
+install_packages() {
+    say "Installing $*"
+    apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
 # prepare EXTRAS [PACKAGE...]: install edgewise[EXTRAS], then each PACKAGE without its dependencies.
 prepare() {
     local extras="$1"; shift

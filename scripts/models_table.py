@@ -68,6 +68,14 @@ same passes as another.
 """
 TAIL = """\
 
+Several texts at once may be padded on either side. `embed`, `classify` and the like take texts, and
+every row counts its own tokens. Who brings ids of another tokenizer gives them with their attention
+mask, `EncoderModel.encode(token_ids, attention_mask)`, and `generate_rows` of the other models:
+a row's numbers are those of the row alone, to 1e-4 and for every type above. Its positions are
+counted from its first real token. `transformers` does the same for RoBERTa, T5 and what it
+generates with; for BERT it takes such `position_ids` from the caller, and for DistilBERT and BART
+it knows no padding before the tokens of an encoder.
+
 Another type can be exported by adding one file to `exporter/models`, or as it is by
 `edgewise export --via optimum` ([how](cli.md#a-model-type-that-is-not-known)). The formats of the
 weights, for every type:

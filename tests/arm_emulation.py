@@ -11,8 +11,14 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-ARM = os.environ.get("EDGEWISE_ARM")  # where scripts/arm unpacked sysroots and wheels
+# Where scripts/arm_environment.sh unpacked sysroots and wheels, or why it did not.
+ARM = os.environ.get("EDGEWISE_ARM")
+needs_arm = pytest.mark.skipif(
+    ARM is None,
+    reason="no Arm emulation: " + os.environ.get("EDGEWISE_ARM_MISSING", "run scripts/arm"),
+)
 ROOT = Path(__file__).parents[1]
 FEATURES = {  # as Linux lists them
     "cortex-a53": "fp asimd evtstrm crc32 cpuid",

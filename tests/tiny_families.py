@@ -37,6 +37,14 @@ def padded(sequences: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.in
     return ids, mask
 
 
+def on_the_left(array: NDArray[Any], mask: NDArray[np.int64], fill: int = 0) -> NDArray[Any]:
+    """Move what belongs to right-padded tokens, [B, T, ...], as if padding stood before them."""
+    moved = np.full_like(array, fill)
+    for row, count in enumerate(mask.sum(axis=1)):
+        moved[row, array.shape[1] - count :] = array[row, :count]
+    return moved
+
+
 @dataclass(frozen=True)
 class StoredWeight(Weight):
     """A weight that reads as what a recipe stores of it."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import extraction
 from measuring import Answer, measure
@@ -15,13 +16,9 @@ from workload import Workload
 
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.cache_folder import FOLDER
-from edgewise.runtime.decoding import Decoding
-from edgewise.runtime.drafting import PromptLookup
-from edgewise.runtime.engines import engine_factory
+from edgewise.runtime.loading import load_parts
 from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.output_format import OutputFormat
-from edgewise.runtime.sessions.decoder import DecoderSession
-from edgewise.runtime.tokenizer import Tokenizer
 
 KINDS_WITH_CACHE = ("together", "template")
 EXTRACTION = "extraction"  # answers quote what they are extracted from, so lookup drafts
@@ -31,12 +28,17 @@ class Edgewise:
     """A bundle's session, driven as a loaded model drives it, by token ids."""
 
     def __init__(self, workload: Workload) -> None:
-        """Load the bundle."""
+        """Load the bundle, as `edgewise.runtime.load` does."""
         bundle = open_bundle(workload.model)
-        self._tokenizer = Tokenizer.open(bundle)
-        backend = engine_factory(bundle.manifest, keep_packed=True)(
+        backend, self._tokenizer, _ = load_parts(
             bundle, threads=workload.threads, slots=workload.slots, capacity=workload.context
         )
+        # What loading has imported meanwhile.
+        from edgewise.runtime.decoding import Decoding  # noqa: PLC0415 - as said
+        from edgewise.runtime.drafting import PromptLookup  # noqa: PLC0415 - as said
+        from edgewise.runtime.sessions.decoder import DecoderSession  # noqa: PLC0415 - as said
+
+        self._decoding: Any = Decoding
         self.keeps_beginnings = workload.kind in KINDS_WITH_CACHE
         self._session = DecoderSession(
             backend,
@@ -51,7 +53,7 @@ class Edgewise:
     def run(self, token_ids: Sequence[int], count: int) -> tuple[float, float]:
         """See ``LoadedEngine``."""
         begin = time.perf_counter()
-        answer = Decoding(token_ids, lambda logits: int(logits.argmax()), max_tokens=count)
+        answer = self._decoding(token_ids, lambda logits: int(logits.argmax()), max_tokens=count)
         first = 0.0
         for piece in self._session.scheduler.run(answer):
             if piece.token_ids and first == 0.0:

@@ -12,23 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator, Generator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from edgewise.common.panics import as_exception
 from edgewise.device.http.line import Line, Ticket
+from edgewise.runtime.admission import Standing
 
 Item = TypeVar("Item")
-
-
-def as_exception(error: BaseException) -> Exception:
-    """Wrap what is no Exception, as a panic of a Rust library, which would end the event loop."""
-    wrapped = RuntimeError(f"{type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Answering(Generic[Item]):
         *,
         line: Line,
         executor: Executor,
-        client: str,
+        standing: Standing,
     ) -> None:
         """Stand in line, once for each generator.
 
@@ -55,7 +49,8 @@ class Answering(Generic[Item]):
             generators: Of which none has begun.
             line: Where the turns come from.
             executor: With a thread for each place of the line.
-            client: Who asks.
+            standing: Whose they are; its cancellation, which the generators listen to, is set at
+                the end.
 
         Raises:
             ApiError: There is no room in the line.
@@ -66,12 +61,12 @@ class Answering(Generic[Item]):
         self._executor = executor
         # An item, what went wrong, or None at the end of a generator.
         self._news: asyncio.Queue[tuple[int, _Given[Item] | BaseException | None]] = asyncio.Queue()
-        self._closed = threading.Event()
+        self._cancellation = standing.cancellation
         self._unfinished = len(generators)
         self._waiting = dict(enumerate(generators))
         self._tickets: dict[int, Ticket] = {}
         for index in range(len(generators)):
-            self._tickets[index] = line.join(client, partial(self._begin, index))
+            self._tickets[index] = line.join(standing.client, partial(self._begin, index))
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Item]]:
         """Give items until every generator has ended.
@@ -101,8 +96,8 @@ class Answering(Generic[Item]):
         self._news.put_nowait((0, error))
 
     def close(self) -> None:
-        """End what runs at its next item, and what waits at once; a second call does nothing."""
-        self._closed.set()
+        """End what runs after its step, and what waits at once; a second call does nothing."""
+        self._cancellation.cancel()
         for index, generator in self._waiting.items():
             generator.close()
             self._line.leave(self._tickets[index])
@@ -118,12 +113,11 @@ class Answering(Generic[Item]):
         try:
             with contextlib.closing(generator):
                 for item in generator:
-                    if self._closed.is_set():
+                    if self._cancellation.cancelled:
                         return
                     self._hand_over(index, _Given(item))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the reader waits for it
-            self._hand_over(index, error)
-        except BaseException as error:  # noqa: BLE001 - a panic of a Rust library, for example
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the reader waits for it
+            # What is no Exception would end the event loop.
             self._hand_over(index, as_exception(error))
         else:
             self._hand_over(index, None)

@@ -23,8 +23,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from edgewise.common.panics import as_exception
 from edgewise.common.version import VERSION
-from edgewise.device.http.answering import Answering, as_exception
+from edgewise.device.http.answering import Answering
 from edgewise.device.http.api_errors import ApiError, as_api_error, no_memory, stopping
 from edgewise.device.http.embedding_requests import embedding_reply, read_embedding_request
 from edgewise.device.http.event_stream import DONE, EventStream, event
@@ -43,6 +44,7 @@ from edgewise.device.http.settings import ServerSettings
 from edgewise.device.http.token_texts import TokenTexts
 from edgewise.device.memory_guard import MemoryGuard
 from edgewise.firmware_profiles.memory_left import memory_left
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.tasks import check_task
 
@@ -160,12 +162,13 @@ class Endpoints:
         self._check_name(asked.model)
         check_task(self._model.manifest, "generate")
         self._check_room(len(asked.prompts) * asked.choices)
-        generators = await self._encode(lambda: self._generators(asked))
+        standing = Standing(request.scope[CLIENT])
+        generators = await self._encode(lambda: self._generators(asked, standing))
         texts = None
         if asked.options.logprobs is not None:
             texts = TokenTexts(self._model.tokenizer, self._model.manifest.tokens.end)
         reply = kind(asked.model, self._fingerprint, usage_follows=asked.include_usage, texts=texts)
-        answering = self._answer(request, generators)
+        answering = self._answer(standing, generators)
         with contextlib.ExitStack() as stack:
             stack.callback(self._leave, answering)
             if not asked.stream:
@@ -176,9 +179,14 @@ class Endpoints:
             events = _events(answering, items, first, reply, asked, len(generators))
             return EventStream(events, on_end=stack.pop_all().close)
 
-    def _generators(self, asked: GenerationRequest) -> list[Generator[Piece, None, None]]:
+    def _generators(
+        self, asked: GenerationRequest, standing: Standing
+    ) -> list[Generator[Piece, None, None]]:
         seen = {"images": asked.images} if asked.images else {}
-        return [self._model.stream(prompt, options, **seen) for prompt, options in asked.each()]
+        return [
+            self._model.stream(prompt, options, standing=standing, **seen)
+            for prompt, options in asked.each()
+        ]
 
     # Vectors
 
@@ -190,7 +198,7 @@ class Endpoints:
         self._check_room(1)
         texts = asked.texts
         counts = await self._encode(lambda: [self._model.count_tokens(text) for text in texts])
-        answering = self._answer(request, [self._vectors(texts)])
+        answering = self._answer(Standing(request.scope[CLIENT]), [self._vectors(texts)])
         try:
             vectors = await unless_disconnected(request, _gathered(answering, sum(counts)))
         finally:
@@ -223,9 +231,9 @@ class Endpoints:
 
         return await asyncio.get_running_loop().run_in_executor(self._encoders, guarded)
 
-    def _answer(self, request: Request, generators: Sequence[Any]) -> Answering[Any]:
+    def _answer(self, standing: Standing, generators: Sequence[Any]) -> Answering[Any]:
         answering = Answering[Any](
-            generators, line=self.line, executor=self._engine, client=request.scope[CLIENT]
+            generators, line=self.line, executor=self._engine, standing=standing
         )
         self._answerings.add(answering)
         return answering

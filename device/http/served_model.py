@@ -10,6 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgewise.device.http.token_texts import TokenWriter
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.generation import Piece
 from edgewise.runtime.manifest import Manifest
 from edgewise.runtime.options import GenerationOptions
@@ -41,6 +42,8 @@ class ServedModel(Protocol):
         self,
         prompt: str | Sequence[Mapping[str, str]],
         options: GenerationOptions,
+        *,
+        standing: Standing,
         **images: Any,
     ) -> Generator[Piece, None, None]:
         """Refuse at once what can be refused; generate nothing before the first ``next``.
@@ -48,6 +51,7 @@ class ServedModel(Protocol):
         Args:
             prompt: A text, or a conversation.
             options: How to generate.
+            standing: Whose request it is, and whether it was taken back.
             images: ``images``, contents of files, where the manifest says that the model sees.
         """
         ...

@@ -86,7 +86,7 @@ def formats_within(
             f"the recipe {str(plan.recipe)!r} has {given}, for which there are no better formats "
             "to spend a budget on; take int4 or, for onnx, int8, or leave --budget out"
         )
-    least = weights_bytes(model_size(plan), plan.formats, engine)
+    least = weights_bytes(model_size(plan), plan.formats, engine, plan.activations)
     if budget < least:
         raise CalibrationError(
             f"the budget is {budget} bytes, but with recipe {str(plan.recipe)!r} as it stands the "
@@ -94,15 +94,16 @@ def formats_within(
         )
     candidates: list[Candidate] = []
 
+    def size(form: WeightFormat, weight: Weight) -> int:
+        rows, columns = weight.source.shape
+        return matrix_bytes(str(form), rows, columns, engine, plan.activations)
+
     def altered(weights: Sequence[Weight], inputs: Array) -> Array | None:
         form = weights[0].format_in(plan.recipe)
         better = better_than(form, engine)
         if better is None:
             return None
-        shapes = [weight.source.shape for weight in weights]
-        extra = sum(
-            matrix_bytes(str(better), *shape) - matrix_bytes(str(form), *shape) for shape in shapes
-        )
+        extra = sum(size(better, weight) - size(form, weight) for weight in weights)
         candidates.append(Candidate(tuple(weights), better, extra))
         seen = rounded_tokens(inputs) if form.kind == "channel" and engine == "onnx" else inputs
         products = []

@@ -396,7 +396,8 @@ class EncoderBuilder(WholeSequences[Value], TokenOperations[Value], Protocol[Val
     """The operations of an encoder: whole sequences, padding behind the real tokens.
 
     Padding before them is no input of such a graph: learned positions count from the row's start.
-    The runtime gives a count of real tokens for each row and so can not ask for it.
+    The runtime gives a count of real tokens for each row; where a caller pads on the left, it moves
+    the tokens to the front before and the results back afterwards (``runtime/padded_rows.py``).
     """
 
     def type_embedding(self, weight: Weight) -> Value:

@@ -7,7 +7,7 @@ A model file holds one graph for each `Signature`; all refer to the same weights
 | token_ids | int32 | [T], padding behind the real ones |
 | embeddings | float32 | [T, features]; in place of the ids, where asked for |
 | positions | int32 | [T]: past, past + 1, ... |
-| last_token | int32 | [1], which of the T is the last real one; only where T > 1 |
+| last_token | int32 | [1], which of the T is the last real one; where T > 1, but to verify |
 | key_cache.{layer} | float32 | [1, key-value heads, S, head size]; only where S > 0 |
 | value_cache.{layer} | float32 | as the keys |
 | encoder_tokens | int32 | [1], how many of the encoder's tokens are real |
@@ -15,7 +15,7 @@ A model file holds one graph for each `Signature`; all refer to the same weights
 
 | output | type | shape |
 |---|---|---|
-| logits | float32 | [1, vocabulary], of the last real token |
+| logits | float32 | [1, vocabulary], of the last real token; to verify [T, vocabulary] |
 | new_key.{layer}, new_value.{layer} | float32 | [1, key-value heads, T, head size] |
 
 The cache is read, never written: what a step adds is returned, and the runtime writes it where it
@@ -60,6 +60,7 @@ NEW_NAMES = ("new_key.{layer}", "new_value.{layer}")
 SMALLEST_DECODE_CACHE = 256  # positions
 SMALLEST_PREFILL_CACHE = 512  # positions
 PREFILL_TOKENS, SHORT_PREFILL_TOKENS = 128, 32
+VERIFY_TOKENS = 8  # the longest draft and the certain token before it; kernels take 4 or 8 rows
 ENCODER_TOKENS = "encoder_tokens"
 
 
@@ -69,16 +70,21 @@ class Signature:
 
     tokens: int
     cache: int
+    verifies: bool = False  # whether it gives the logits of every token, not of the last alone
 
     @property
     def name(self) -> str:
-        """Return "decode_256", "prefill_128" or "prefill_128_1024"."""
+        """Return "decode_256", "prefill_128", "prefill_128_1024" or "verify_8_256"."""
+        if self.verifies:
+            return f"verify_{self.tokens}_{self.cache}"
         if self.tokens == 1:
             return f"decode_{self.cache}"
         return f"prefill_{self.tokens}" + (f"_{self.cache}" if self.cache else "")
 
 
-def signatures(context_length: int, release: Release = LITERT) -> tuple[Signature, ...]:
+def signatures(
+    context_length: int, release: Release = LITERT, *, drafts: bool = False
+) -> tuple[Signature, ...]:
     """Choose the graphs of a model.
 
     Decoding has a cache of 256 positions, its doubles and the context. A prompt is read in chunks
@@ -89,19 +95,24 @@ def signatures(context_length: int, release: Release = LITERT) -> tuple[Signatur
 
     tflite-runtime 2.14 multiplies a chunk of 32 at the speed of one of 128 and gives every graph a
     cache of its own, so there the chunks are short.
+
+    Drafts are checked behind the caches that tokens are decoded behind, or a slot's cache would be
+    copied whenever a step has none. That doubles those graphs: it is done where it is asked for.
     """
     decode = [SMALLEST_DECODE_CACHE]
     while decode[-1] < context_length:
         decode.append(2 * decode[-1])
     decode[-1] = context_length
+    verify = [Signature(VERIFY_TOKENS, cache, verifies=True) for cache in decode if drafts]
     if release == TFLITE_RUNTIME:
         short = (Signature(SHORT_PREFILL_TOKENS, cache) for cache in (0, context_length))
-        return (*(Signature(1, cache) for cache in decode), *short)
+        return (*(Signature(1, cache) for cache in decode), *short, *verify)
     prefill = (0, min(SMALLEST_PREFILL_CACHE, context_length))
     return (
         *(Signature(1, cache) for cache in decode),
         *(Signature(PREFILL_TOKENS, cache) for cache in prefill),
         Signature(SHORT_PREFILL_TOKENS, context_length),
+        *verify,
     )
 
 
@@ -149,7 +160,8 @@ class TfliteBuilder(TfliteOperations):
         self._relative: dict[str, tuple[Edge | None, Edge]] = {}
         self._token_ids, self._position = self._make_inputs()
         self._past_mask = self._make_past_mask() if self._cache else None
-        self._last_token = self._select_last_token() if self._tokens > 1 else None
+        takes_last = self._tokens > 1 and not signature.verifies
+        self._last_token = self._select_last_token() if takes_last else None
         self._encoder_mask = self._make_encoder_mask() if encoder_tokens else None
 
     # The vocabulary

@@ -21,10 +21,22 @@ class ConfigurationError(EdgewiseError):
 
 @dataclass(frozen=True)
 class TensorSpecification:
-    """One tensor that a checkpoint must hold."""
+    """One tensor that a checkpoint must hold.
+
+    Attributes:
+        shape: As the checkpoint has it.
+        role: What it is used for.
+        transposed: Whether it is a matrix [in, out], which is stored [out, in].
+    """
 
     shape: tuple[int, ...]
     role: Role
+    transposed: bool = False
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape in which it is written, output channels first."""
+        return self.shape[::-1] if self.transposed else self.shape
 
     @property
     def parameters(self) -> int:

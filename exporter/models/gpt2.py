@@ -87,7 +87,7 @@ def tensors(configuration: DecoderConfiguration) -> dict[str, TensorSpecificatio
 
     def matrix(name: str, rows: int, columns: int, role: Role) -> None:
         shape = (columns, rows) if c.transposed_weights else (rows, columns)
-        table[f"{name}.weight"] = TensorSpecification(shape, role)
+        table[f"{name}.weight"] = TensorSpecification(shape, role, transposed=c.transposed_weights)
         table[f"{name}.bias"] = TensorSpecification((rows,), "bias")
 
     def norm(name: str) -> None:

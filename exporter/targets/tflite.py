@@ -5,7 +5,7 @@ some: vision.tflite with the graph "see", and embedding.tflite with embed_{token
 
 | family | graphs |
 |---|---|
-| decoder | decode_{cache}, prefill_{tokens}, for several sizes |
+| decoder | decode_{cache}, prefill_{tokens}, verify_{tokens} if asked for, for several sizes |
 | encoder | encode_{tokens}, for several lengths |
 | encoder-decoder | encode_{tokens} for the longest source, decode_{cache}, a short prefill |
 | vision-language | as a decoder, of vectors |
@@ -163,7 +163,8 @@ def _add_model_graphs(
                 builder.finish()
         case _:
             takes_embeddings = plan.family == "vision_language"
-            for signature in signatures(plan.context_length, oldest_release(plan)):
+            chosen = signatures(plan.context_length, oldest_release(plan), drafts=plan.drafts)
+            for signature in chosen:
                 builder = TfliteBuilder(
                     model,
                     weights,

@@ -27,7 +27,7 @@ from edgewise.runtime.bundle import Bundle, logits_size
 
 
 class LitertBackend:
-    """Fulfils ``Backend`` with LiteRT."""
+    """Fulfils ``VerifyingBackend`` with LiteRT."""
 
     rows_share_work = False
 
@@ -58,6 +58,9 @@ class LitertBackend:
         self._engine = load_engine(
             bundle, threads=threads, slots=slots, capacity=capacity, keep_packed=keep_packed
         )
+        graphs = self._engine.graphs
+        self._graphs = [graph for graph in graphs if not graph.verifies]
+        self._verifying = [graph for graph in graphs if graph.verifies]
         self._logits = np.empty((slots, self.vocabulary_size), np.float32)
 
     def step(
@@ -83,13 +86,33 @@ class LitertBackend:
             past = int(past_lengths[row])
             left = new[row, : new_tokens if counts is None else int(counts[row])]
             while len(left):
-                graph = next_graph(self._engine.graphs, past, len(left))
+                graph = next_graph(self._graphs, past, len(left))
                 chunk = left[: graph.tokens]
                 logits = self._engine.run(first_slot + row, graph, chunk, past)
                 past += len(chunk)
                 left = left[len(chunk) :]
             self._logits[row] = logits
         return self._logits[:rows]
+
+    @property
+    def verifies(self) -> bool:
+        """See ``VerifyingBackend``; only bundles that were exported with drafts do."""
+        return bool(self._verifying)
+
+    def verify(
+        self, slot: int, token_ids: NDArray[np.int64], past_length: int
+    ) -> NDArray[np.float32]:
+        """See ``VerifyingBackend``."""
+        logits = np.empty((len(token_ids), self.vocabulary_size), np.float32)
+        done = 0
+        while done < len(token_ids):
+            past = past_length + done
+            graph = next_graph(self._verifying, past, len(token_ids) - done)
+            chunk = token_ids[done : done + graph.tokens]
+            end = done + len(chunk)
+            logits[done:end] = self._engine.run(slot, graph, chunk, past)[: len(chunk)]
+            done = end
+        return logits
 
     def slot_bytes(self, tokens: int) -> int:
         """See ``Backend``."""
@@ -127,7 +150,8 @@ class Engine(Protocol):
     def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:
         """Append up to ``graph.tokens`` new tokens to a slot; return the last one's logits [V].
 
-        These are ids [T] or, where the graphs take them, vectors [T, features].
+        These are ids [T] or, where the graphs take them, vectors [T, features]. A graph that
+        verifies gives the logits of all, [T, V], those of padding too.
         """
         ...
 

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from edgewise.runtime.backends.litert_compiled_model import buffer_view, load_compiled_model
-from edgewise.runtime.backends.litert_feed import Array, CacheNames, Feed, new_tokens_name
+from edgewise.runtime.backends.litert_feed import (
+    Array,
+    CacheNames,
+    Feed,
+    new_tokens_name,
+    verifies,
+)
 from edgewise.runtime.backends.litert_graphs import Graph, bucket_for
 from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.backends.page_release import release_pages
@@ -47,9 +53,9 @@ class CompiledEngine:
             cache = shapes.get(self._names.cache[0])
             positions = int(cache["shape"][2]) if cache is not None else 0
             tokens = int(shapes[new_tokens_name(shapes)]["shape"][0])
-            graphs.append(Graph(name, tokens, positions))
+            graphs.append(Graph(name, tokens, positions, verifies(shapes, tokens)))
         self.graphs: tuple[Graph, ...] = tuple(graphs)
-        self._feeds: dict[int, tuple[Feed, dict[str, Any], dict[str, Any]]] = {}
+        self._feeds: dict[tuple[int, bool], tuple[Feed, dict[str, Any], dict[str, Any]]] = {}
         self._caches: list[_BoundCache | None] = [None] * slots
         self._calls: dict[tuple[int, str], tuple[list[Any], list[Any]]] = {}
 
@@ -112,7 +118,8 @@ class CompiledEngine:
             self._model = None
 
     def _feed(self, graph: Graph) -> Feed:
-        if graph.tokens not in self._feeds:
+        key = graph.tokens, graph.verifies
+        if key not in self._feeds:
             details = self._model.get_input_tensor_details(graph.name)
             results = self._model.get_output_tensor_details(graph.name)
             inputs = {
@@ -127,8 +134,8 @@ class CompiledEngine:
                 {name: buffer_view(buffer, results[name]) for name, buffer in outputs.items()},
                 self._names,
             )
-            self._feeds[graph.tokens] = (feed, inputs, outputs)
-        return self._feeds[graph.tokens][0]
+            self._feeds[key] = (feed, inputs, outputs)
+        return self._feeds[key][0]
 
     def _resize(self, slot: int, positions: int, past: int) -> _BoundCache:
         """Give a slot's cache this many positions, keeping the past."""
@@ -162,7 +169,7 @@ class CompiledEngine:
         """Return the buffers of a call in the order of the signature; made once."""
         key = (slot, graph.name)
         if key not in self._calls:
-            _, inputs, outputs = self._feeds[graph.tokens]
+            _, inputs, outputs = self._feeds[graph.tokens, graph.verifies]
             cache = self._caches[slot]
             bound = dict(inputs)
             if graph.cache and cache is not None:

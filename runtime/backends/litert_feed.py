@@ -24,6 +24,11 @@ def new_tokens_name(inputs: Container[str]) -> str:
     return EMBEDDINGS if EMBEDDINGS in inputs else TOKEN_IDS
 
 
+def verifies(inputs: Container[str], tokens: int) -> bool:
+    """Return whether a graph gives the logits of every token: of several, it takes none as last."""
+    return tokens > 1 and LAST_TOKEN not in inputs
+
+
 class CacheNames(NamedTuple):
     """Names of cache inputs and of what is new, keys and values of all layers alternating."""
 
@@ -44,7 +49,9 @@ class Feed:
     ):
         self._inputs = inputs
         self._new_tokens = inputs[new_tokens_name(inputs)]
-        self._logits = outputs[LOGITS].reshape(-1)
+        logits = outputs[LOGITS]
+        rows = logits.reshape(-1, logits.shape[-1])
+        self._logits = rows if verifies(inputs, len(self._new_tokens)) else rows[0]
         self._new = [outputs[name][0] for name in names.new]  # [heads, T, size] each
 
     def write(self, new_tokens: Array, past: int) -> None:
@@ -63,5 +70,5 @@ class Feed:
 
     @property
     def logits(self) -> Array:
-        """The last token's, [V]; valid until the next run."""
+        """The last token's, [V], or those of all, [T, V]; valid until the next run."""
         return self._logits

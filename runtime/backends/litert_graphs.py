@@ -2,8 +2,9 @@
 
 A .tflite bundle has graphs for one token and for chunks of several, each behind a cache of a fixed
 number of positions. All of that cache is computed with, whatever of it is filled, so the smallest
-that holds the past is the fastest. Rules: a chunk may be padded behind its real tokens; a graph
-without a cache runs only where there is no past.
+that holds the past is the fastest. A bundle that checks drafts has chunks besides that give the
+logits of every token. Rules: a chunk may be padded behind its real tokens; a graph without a cache
+runs only where there is no past.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Graph:
     name: str
     tokens: int  # new tokens at once, padding included
     cache: int  # positions of cache
+    verifies: bool = False  # whether it gives the logits of every token
 
     @property
     def cost(self) -> int:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from types import ModuleType
 from typing import cast
 
-from edgewise.runtime.backends.litert_feed import Array, CacheNames, Feed, new_tokens_name
+from edgewise.runtime.backends.litert_feed import (
+    Array,
+    CacheNames,
+    Feed,
+    new_tokens_name,
+    verifies,
+)
 from edgewise.runtime.backends.litert_graphs import Graph
 from edgewise.runtime.backends.litert_notes import without_notes
 from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
@@ -94,7 +100,7 @@ class InterpreterEngine:
         tokens = int(self._wrapper.TensorSize(inputs[new_tokens_name(inputs)], subgraph)[0])
         first = inputs.get(self._names.cache[0])
         cache = 0 if first is None else int(self._wrapper.TensorSize(first, subgraph)[2])
-        return Graph(name, tokens, cache)
+        return Graph(name, tokens, cache, verifies(inputs, tokens))
 
     def _prepare(self, graph: Graph) -> _LoadedGraph:
         subgraph = self._wrapper.GetSubgraphIndexFromSignature(graph.name)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.protocol import Backend, Cache
+from edgewise.runtime.chunks import PREFILL_CHUNK
 from edgewise.runtime.decoding import Decoding
 from edgewise.runtime.draft_length import StepCosts
 from edgewise.runtime.drafting import Drafter
@@ -30,7 +31,7 @@ from edgewise.runtime.options import GenerationOptions
 from edgewise.runtime.output_format import FormatError, OutputFormat
 from edgewise.runtime.prefix_store import PrefixStore
 from edgewise.runtime.sampling import Sampler
-from edgewise.runtime.scheduler import PREFILL_CHUNK, Scheduler
+from edgewise.runtime.scheduler import Scheduler
 from edgewise.runtime.sessions.answer import collect, stop_texts
 from edgewise.runtime.slot_pool import ContextError, SlotPool
 from edgewise.runtime.speculation import Speculation

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.runtime.backends.protocol import EncoderBackend
 from edgewise.runtime.labelled_spans import LabelledSpan, TokenSpan, labelled_spans
+from edgewise.runtime.padded_rows import PaddingError, in_front
 
 LOGITS, MEAN, HIDDEN_STATES = "logits", "mean", "hidden_states"  # the graph's names
 BATCH = 8  # texts that go through the engine together, at most
@@ -196,6 +197,61 @@ class EncoderSession:
                 ]
             )
         return answers
+
+    def encode(
+        self,
+        token_ids: ArrayLike,
+        attention_mask: ArrayLike | None = None,
+        token_types: ArrayLike | None = None,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Compute all results of rows of ids, padded on either side.
+
+        Args:
+            token_ids: [B, T], with the model's tokens around each text.
+            attention_mask: [B, T], 1 for real tokens, 0 for padding; None: all are real.
+            token_types: [B, T], which of two texts a token belongs to; None: all to the first.
+
+        Returns:
+            By the graph's names, float32 [B, T or 1, features] each; of padding, zeros. A row's
+            numbers are those of the row alone.
+
+        Raises:
+            PaddingError: As ``padded_rows.in_front``.
+            EncoderError: A row has more tokens than the model reads.
+        """
+        rows = in_front(token_ids, attention_mask)
+        given = np.zeros_like(rows.token_ids)
+        if token_types is not None:
+            given = np.asarray(token_types, np.int64)
+        if given.shape != rows.token_ids.shape:
+            raise PaddingError(
+                f"token_types has the shape {given.shape} and token_ids {rows.token_ids.shape};"
+                " accepted: one type for each id"
+            )
+        longest = int(rows.counts.max(initial=0))
+        if longest > self._backend.capacity:
+            raise EncoderError(
+                f"a row has {longest} tokens, this model reads at most {self._backend.capacity};"
+                " give a shorter one"
+            )
+        types, width = rows.front(given), rows.token_ids.shape[1]
+        columns = max(longest, min(width, 2))  # one would look like a result of the whole text
+        parts: dict[str, list[NDArray[np.float32]]] = {}
+        size = max(1, min(BATCH, BATCH_TOKENS // max(1, longest)))
+        for at in range(0, len(rows.counts), size):
+            some = slice(at, at + size)
+            results = self._backend.encode(
+                rows.token_ids[some, :columns], rows.counts[some], types[some, :columns]
+            )
+            for name, result in results.items():
+                parts.setdefault(name, []).append(result)
+        joined = {name: np.concatenate(results) for name, results in parts.items()}
+        for name, result in joined.items():
+            if result.shape[1] > 1:  # not of the text as a whole
+                of_all = np.zeros((len(result), width, *result.shape[2:]), np.float32)
+                of_all[:, :columns] = result
+                joined[name] = rows.back(of_all)
+        return joined
 
     def count_tokens(self, text: Text) -> int:
         """Return how many tokens a text takes, those around it included.

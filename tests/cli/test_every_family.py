@@ -11,6 +11,8 @@ from tiny_family_folders import write_family_folder
 from tiny_images import IMAGE_CASES
 from tiny_vision_language import TinyVisionLanguage
 
+from edgewise.device import Agent, EmbeddedBroker
+from edgewise.runtime import load
 from edgewise.runtime.backends.fake_bundle import byte_tokenizer
 
 DECODERS = (
@@ -99,6 +101,16 @@ def test_a_model_that_sees_writes_about_an_image(edgewise, export, tmp_path, run
     image.fromarray(IMAGE_CASES["square"].pixels()).save(tmp_path / "square.png")
     bundle = export(folder, runtime)
     seen = ("Describe.", "--image", tmp_path / "square.png", "--max-tokens", "3")
-    with_image = answer(edgewise, bundle, *seen)["statistics"]["prompt_tokens"]
+    here = answer(edgewise, bundle, *seen)
+    with (
+        load(bundle, threads=1) as model,
+        EmbeddedBroker() as broker,
+        Agent(model, broker=broker.url, device="eye", protocol=broker.protocol),
+    ):
+        asked = ("--broker", broker.url, "--protocol", broker.protocol, "--device", "eye")
+        there = json.loads(edgewise("request", *asked, *seen, "--json").out)
+    assert there["text"] == here["text"]
+    with_image = here["statistics"]["prompt_tokens"]
+    assert there["usage"]["prompt_tokens"] == with_image
     without = answer(edgewise, bundle, *seen[:1], *seen[3:])["statistics"]["prompt_tokens"]
     assert with_image == without + 9 + len("\n")

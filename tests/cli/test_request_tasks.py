@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
 
 from edgewise.device import Agent, EmbeddedBroker
 from edgewise.runtime import load
-from edgewise.runtime.backends.fake_bundle import write_fake_encoder_bundle
+from edgewise.runtime.backends.fake_bundle import (
+    write_fake_encoder_bundle,
+    write_fake_sequence_bundle,
+    write_fake_vision_bundle,
+)
 
 LABELS = ("sad", "happy", "angry")
 
@@ -79,3 +84,52 @@ def test_what_the_agent_does_not_do_is_said(edgewise, ask):
 )
 def test_options_without_meaning_are_refused(edgewise, ask, options, expected):
     assert expected in edgewise(*ask(*options)).mistake()
+
+
+@pytest.fixture
+def ask_of():
+    """Give the arguments of a request to an agent with another model."""
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(EmbeddedBroker())
+
+        def ask(folder, *rest):
+            model = stack.enter_context(load(folder))
+            stack.enter_context(
+                Agent(model, broker=broker.url, device=folder.name, protocol=broker.protocol)
+            )
+            asking = ("request", "--broker", broker.url, "--device", folder.name)
+            return (*asking, "--protocol", broker.protocol, *rest)
+
+        yield ask
+
+
+def test_an_image_is_shown_to_an_agent(edgewise, ask_of, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (3, 2), "red").save(tmp_path / "fox.png")
+    folder = write_fake_vision_bundle(tmp_path / "llava")
+    shown = ("What is this?", "--image", tmp_path / "fox.png", "--json")
+    there = json.loads(edgewise(*ask_of(folder, *shown)).out)
+    here = json.loads(edgewise("run", folder, *shown).out)
+    assert there["text"] == here["text"]
+    assert there["usage"]["prompt_tokens"] == here["statistics"]["prompt_tokens"]
+
+
+def test_what_is_no_image_is_refused(edgewise, ask, tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    message = edgewise(*ask("What?", "--image", tmp_path / "notes.png")).mistake()
+    assert "notes.png is no image; accepted: image/jpeg" in message
+    message = edgewise(*ask("I am", "--task", "classify", "--image", "x.png")).mistake()
+    assert "--image: without meaning for the task classify" in message
+
+
+def test_a_task_may_have_a_name_of_the_models_own(edgewise, ask_of, tmp_path):
+    prefixes = {"translation-en-to-de": "translate English to German: "}
+    folder = write_fake_sequence_bundle(tmp_path / "t5", reply="", prefixes=prefixes)
+    named = ("The house.", "--task", "translation-en-to-de", "--max-tokens", "8")
+    asking = ask_of(folder)
+    there = edgewise(*asking, *named)
+    here = edgewise("run", folder, *named)
+    assert there.out == here.out
+    message = edgewise(*asking, "x", "--task", "to-fr").mistake()
+    assert "knows: translation-en-to-de" in message
+    assert "--system: without" in edgewise(*asking, *named, "--system", "Be kind.").mistake()

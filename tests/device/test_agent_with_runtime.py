@@ -155,3 +155,33 @@ def test_a_crowd_gets_what_each_would_get_alone(
     assert again.text == expected[0]
     assert again.usage.prompt_tokens == len(prompts[0])
     assert again.usage.reused_tokens >= len(template)
+
+
+def test_a_cancel_frees_what_waits_for_memory_inside_the_model(
+    broker: Any, converse: Any, tmp_path: Path, eventually: Any
+) -> None:
+    bundle = write_fake_bundle(
+        tmp_path / "b", reply="x" * 4000, context_length=4096, step_seconds=0.005
+    )
+    with load(bundle, slots=2) as model:
+        one_context = model._backend.slot_bytes(4096)
+    with load(bundle, slots=2, cache_bytes=one_context) as model:
+        talk = converse(broker, answering=model)
+        talk.ask("long", "Go on", max_tokens=3000)
+        eventually(lambda: model._session.scheduler.working == 1)
+        talk.ask("waits", "Go on", max_tokens=3000)
+        eventually(lambda: model._session.scheduler.waiting == 1)
+        talk.cancel("waits")
+        assert talk.probe.wait_for_end("waits")["status"] == "cancelled"
+        eventually(lambda: model._session.scheduler.waiting == 0)
+        eventually(lambda: len(talk.agent._workers.jobs) == 1)
+        assert talk.probe.ends("long") == []
+        talk.ask("short", "Go on", max_tokens=4)
+        assert talk.probe.wait_for_end("short")["text"] == "xxxx"
+        assert talk.probe.ends("long") == []
+        talk.ask("late", "Go on", max_tokens=3000, deadline_ms=100)
+        assert talk.probe.wait_for_end("late")["status"] == "timeout"
+        eventually(lambda: len(talk.agent._workers.jobs) == 1)
+        talk.cancel("long")
+        assert talk.probe.wait_for_end("long")["status"] == "cancelled"
+        eventually(lambda: model._session.scheduler.working == 0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgewise.device import request_making, worker
 from edgewise.device.errors import WireError
+from edgewise.device.image_fields import RequestImage
 from edgewise.device.reply_messages import (
     FINAL_STATUSES,
     FINISH_REASONS,
@@ -68,6 +69,9 @@ formats = (
     | st.lists(filled, min_size=1, max_size=5).map(OutputFormat.choice)
     | filled.map(OutputFormat.lark)
 )
+images = st.binary(max_size=40).map(
+    lambda content: RequestImage("image/jpeg", b"\xff\xd8\xff" + content)
+)
 requests = st.builds(
     Request,
     id=ids,
@@ -97,9 +101,12 @@ requests = st.builds(
     stream=st.booleans(),
     output_format=optional(formats),
     logprobs=optional(st.integers(0, 20)),
+    images=st.lists(images, max_size=4).map(tuple),
 ).flatmap(
     lambda request: (
-        texts.map(lambda prompt: replace(request, prompt=prompt))
+        st.tuples(texts, optional(filled)).map(
+            lambda asked: replace(request, prompt=asked[0], task=asked[1])
+        )
         | chats.map(lambda chat: replace(request, messages=tuple(chat)))
     )
 )

@@ -12,6 +12,13 @@ import pytest
 from edgewise.device.agent import Agent
 from edgewise.device.agent_settings import AgentSettings
 from edgewise.device.announcements import parse_status
+from edgewise.device.image_fields import (
+    IMAGE_BYTES_MAX,
+    IMAGE_PIXELS_MAX,
+    IMAGES_BYTES_MAX,
+    IMAGES_MAX,
+    MEDIA_TYPES,
+)
 from edgewise.device.reply_messages import (
     ErrorCode,
     Final,
@@ -21,6 +28,7 @@ from edgewise.device.reply_messages import (
 )
 from edgewise.device.request_messages import (
     MAX_REQUEST_BYTES,
+    MAX_SEEING_REQUEST_BYTES,
     MAX_TEXTS,
     MAX_TOP,
     parse_request,
@@ -30,6 +38,7 @@ from edgewise.device.results import labels_of
 from edgewise.device.text_generator import MAX_DESCRIBED
 from edgewise.device.verbs import TASKS
 from edgewise.runtime.backends.fake_bundle import write_fake_encoder_bundle
+from edgewise.runtime.images import check_pixels
 from edgewise.runtime.judging import DEFAULT_TOP
 from edgewise.runtime.loading import load
 from edgewise.runtime.options import LOGIT_BIAS_MAX_COUNT
@@ -146,7 +155,7 @@ def test_watch(port: int, need_tool: Any) -> None:
 
 def test_every_payload_of_the_document_parses() -> None:
     lines = [line for block in blocks("json") for line in block.splitlines()]
-    replies, final, request, formatted, results, status = (
+    replies, final, request, seeing, formatted, results, status = (
         lines[:3],
         json.loads(lines[3]),
         *lines[4:],
@@ -156,6 +165,8 @@ def test_every_payload_of_the_document_parses() -> None:
     final["sha256"] = sha256_of_text(final["text"])  # the document shows three dots
     assert isinstance(parse_reply(json.dumps(final).encode()), Final)
     assert parse_request(request.encode()).output_format is None
+    (image,) = parse_request(seeing.encode()).images
+    check_pixels(image.content, 1)
     output_format = parse_request(formatted.encode()).output_format
     assert output_format is not None
     assert output_format.kind == "json"
@@ -174,6 +185,11 @@ def test_the_numbers_of_the_document_are_those_of_the_code() -> None:
     assert f"by default {DEFAULT_TOP}, up to {MAX_TOP}" in TEXT
     assert f"up to {MAX_DESCRIBED}, the `labels`" in TEXT
     assert f"at most {MAX_REQUEST_BYTES} bytes" in TEXT
+    assert f"requests of up to {MAX_SEEING_REQUEST_BYTES} bytes" in TEXT
+    assert f"up to {IMAGES_MAX} pictures" in TEXT
+    assert f"up to {IMAGE_BYTES_MAX} bytes, all together up to\n{IMAGES_BYTES_MAX}" in TEXT
+    assert f"up to {IMAGE_PIXELS_MAX} pixels" in TEXT
+    assert all(f"`{media_type}`" in TEXT for media_type in MEDIA_TYPES)
     assert f"one of up to {CHOICES_MAX} texts" in TEXT
     assert f"up to {FORMAT_MAX_BYTES} bytes" in TEXT
     assert f"up to {LOGIT_BIAS_MAX_COUNT} tokens" in TEXT

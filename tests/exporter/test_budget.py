@@ -261,7 +261,7 @@ def test_smollm2_fits_every_board_at_its_full_context(board: str, runtime: str) 
 
 @dataclass(frozen=True)
 class Tensor:
-    shape: tuple[int, ...]
+    stored_shape: tuple[int, ...]
     role: str
 
 
@@ -283,6 +283,7 @@ class Plan:
     encoder: EncoderWork | None = None
     source_length: int | None = None
     tied_head: bool = True
+    activations: str = "int8"
     tensors: dict[str, Tensor] = dataclasses.field(
         default_factory=lambda: {
             "embedding": Tensor((1000, 64), "embedding"),

@@ -8,6 +8,7 @@ from edgewise.firmware_profiles import physical_cores
 from edgewise.runtime.backends import fake_bundle as fakes
 from edgewise.runtime.backends.fake import FakeBackend
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import BundleError, open_bundle
 from edgewise.runtime.chat import ChatError
 from edgewise.runtime.encoder_model import EncoderModel
@@ -156,3 +157,11 @@ def test_a_model_says_how_many_answers_it_computes_at_once(tmp_path):
     for write, expected in makers.items():
         with load(write(tmp_path / write.__name__), slots=3) as model:
             assert model.answers_at_once == expected
+
+
+def test_an_engine_that_fails_beside_the_tokenizer_is_the_error(fake_bundle):
+    def failing(bundle, **arguments):
+        raise BackendError("the graph is no graph")
+
+    with pytest.raises(BackendError, match="no graph"):
+        load(fake_bundle, backend=failing)

@@ -20,6 +20,7 @@ from edgewise.device.http.keys import Keys
 from edgewise.device.http.server import HttpServer
 from edgewise.device.http.settings import ServerSettings
 from edgewise.runtime import load
+from edgewise.runtime.admission import Standing
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
 from edgewise.runtime.generation import Piece, Statistics
 from edgewise.runtime.options import GenerationOptions
@@ -121,6 +122,7 @@ class ScriptedModel:
     """
 
     seen: list[tuple[Any, GenerationOptions]] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
     begun: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
@@ -136,11 +138,14 @@ class ScriptedModel:
         )
     )
 
-    def stream(self, prompt: Any, options: GenerationOptions) -> Generator[Piece, None, None]:
+    def stream(
+        self, prompt: Any, options: GenerationOptions, *, standing: Standing
+    ) -> Generator[Piece, None, None]:
         from edgewise.common.errors import EdgewiseError
 
         text = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         self.seen.append((prompt, options))
+        self.standings.append(standing)
         if text == "choke":
             raise _Panic("a library's")
         if text == "refuse":

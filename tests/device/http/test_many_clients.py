@@ -144,3 +144,38 @@ def test_a_server_that_stops_tells_those_that_it_can_not_wait_for(serve, scripte
     for connection in (stream, whole):
         connection.close()
     ask.server.stop()  # again
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_hangs_up_frees_what_waits_for_memory(serve, tmp_path, eventually, stream):
+    folder = write_fake_bundle(
+        tmp_path / "b", reply="x" * 4000, context_length=4096, step_seconds=0.005
+    )
+    with load(folder, slots=2) as model:
+        one_context = model._backend.slot_bytes(4096)
+    with load(folder, slots=2, cache_bytes=one_context) as model:
+        ask = serve(model, slots=2)
+        first = ask.begin("Go on", max_tokens=3000)
+        eventually(lambda: model._session.scheduler.working == 1)
+        second = ask.begin("Go on", max_tokens=3000, stream=stream)
+        eventually(lambda: model._session.scheduler.waiting == 1)
+        second.close()
+        eventually(lambda: health(ask) == {"status": "ok", "running": 1, "waiting": 0})
+        assert model._session.scheduler.waiting == 0
+        assert model._session.scheduler.working == 1
+        answer = ask.chat("Go on", max_tokens=4)
+        assert answer.json["choices"][0]["message"]["content"] == "xxxx"
+        first.close()
+        eventually(lambda: health(ask)["running"] == 0)
+        assert model._session.scheduler.working == 0
+        ask.server.stop()
+
+
+def test_the_client_reaches_the_model(serve, scripted):
+    ask = serve(scripted)
+    ask.chat("one")
+    ask.chat("two", n=2, temperature=1)
+    assert len({standing.client for standing in scripted.standings}) == 1
+    assert [id(one.cancellation) for one in scripted.standings[1:]] == [
+        id(scripted.standings[1].cancellation)
+    ] * 2

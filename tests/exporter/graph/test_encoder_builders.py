@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from family_graphs import RUNTIMES, build, open_encoder
 from tflite_partitions import outside_of_partitions
-from tiny_families import ENCODERS, TinyEncoder
+from tiny_families import ENCODERS, TinyEncoder, on_the_left
 
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
 from edgewise.exporter.graph.tflite_encoder import TfliteEncoderBuilder, encoder_lengths
@@ -14,6 +14,7 @@ from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.runtime.backends.litert_encoder import LitertEncoderBackend
 from edgewise.runtime.backends.onnx_encoder import OnnxEncoderBackend
 from edgewise.runtime.backends.protocol import BackendError
+from edgewise.runtime.sessions.encoder import EncoderSession, EncoderTokens
 
 TOLERANCE = 1e-4
 # Largest relative error of the results by int8 activations, measured at 0.11 and below.
@@ -40,6 +41,34 @@ def test_padded_rows_equal_transformers(tmp_path, runtime, name):
     for part, expected in model.expected().items():
         actual, wanted = rows_of(model, results[part], expected)
         assert np.abs(actual - wanted).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_rows_padded_on_either_side_are_the_same(tmp_path, runtime, name):
+    model = TinyEncoder(name)
+    build(runtime, model, tmp_path)
+    tokens = EncoderTokens(beginning=0, separator=1)
+    encoder = EncoderSession(open_encoder(runtime, tmp_path), None, tokens)
+    right = encoder.encode(model.ids, model.mask, model.types)
+    left_mask = on_the_left(model.mask, model.mask)
+    left = encoder.encode(
+        on_the_left(model.ids, model.mask, fill=7),
+        left_mask,
+        on_the_left(model.types, model.mask, fill=1),
+    )
+    for part, expected in model.expected().items():
+        actual, wanted = rows_of(model, right[part], expected)
+        assert np.abs(actual - wanted).max() < TOLERANCE
+        moved = right[part]
+        if moved.shape[1] > 1:
+            assert not left[part][left_mask == 0].any()
+            moved = on_the_left(moved, model.mask)
+        assert np.abs(left[part] - moved).max() < 1e-6
+    count = model.counts[1]
+    alone = encoder.encode(model.ids[1:, :count], None, model.types[1:, :count])
+    for part, values in alone.items():
+        assert np.abs(left[part][1, -values.shape[1] :] - values[0]).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("name", [name for name in ENCODERS if "language" in name])

@@ -15,7 +15,7 @@ from family_graphs import (
     open_encoder_decoder,
 )
 from tflite_partitions import outside_of_partitions
-from tiny_families import ENCODER_DECODERS, TinyEncoderDecoder
+from tiny_families import ENCODER_DECODERS, TinyEncoderDecoder, on_the_left
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
@@ -25,6 +25,7 @@ from edgewise.exporter.graph.tflite_text import describe_tflite
 from edgewise.exporter.graph.tflite_weights import SCALES, WeightStore
 from edgewise.exporter.models.encoder_decoder import ENCODER_STATES
 from edgewise.exporter.quantize.recipes import Recipe
+from edgewise.runtime.padded_rows import in_front
 
 TOLERANCE = 1e-4
 # Largest relative error of the results by int8 activations.
@@ -91,6 +92,16 @@ def test_targets_of_different_lengths_equal_transformers(opened):
         assert np.abs(logits - wanted).max() < TOLERANCE
         ids = model.targets[[0, 1], counts + step][:, None]
         logits = backend.step(0, ids, counts + step)
+
+
+def test_sources_padded_before_their_tokens_equal_transformers(opened):
+    model, backend, expected, _ = opened
+    rows = in_front(on_the_left(model.ids, model.mask, fill=7), on_the_left(model.mask, model.mask))
+    assert len(set(rows.starts.tolist())) > 1
+    backend.read_source(0, rows.token_ids, rows.counts)
+    for position, logits in steps(model, backend, (5, 1, 1)):
+        assert np.abs(logits - expected["logits"][:, position]).max() < TOLERANCE
+    backend.read_source(0, model.ids, model.counts)
 
 
 def test_another_source_in_one_slot_leaves_the_other_alone(opened):

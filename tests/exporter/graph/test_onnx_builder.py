@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from decoder_graphs import Dequantized, build_onnx, load_onnx, step
 from tiny_checkpoint import CASES, TinyModel, load_case
+from tiny_families import on_the_left, padded
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
+from edgewise.runtime.padded_rows import in_front
 
 TOLERANCE = 1e-4
 
@@ -49,14 +51,13 @@ def test_a_chunked_prompt_equals_transformers(exported):
         assert np.abs(actual - expected[0][at - 1]).max() < TOLERANCE
 
 
-def test_a_batch_of_different_lengths_equals_transformers(exported):
+def test_a_batch_padded_before_its_tokens_equals_transformers(exported):
     case, backend, expected = exported
     prompts = [sequence[:-3] for sequence in case.sequences]
-    counts = np.asarray([len(prompt) for prompt in prompts], np.int32)
-    padded = np.zeros((2, counts.max()), np.int64)
-    for row, prompt in enumerate(prompts):
-        padded[row, : len(prompt)] = prompt
-    logits = backend.step(0, padded, np.zeros(2, np.int32), counts).copy()
+    ids, mask = padded(prompts)
+    rows = in_front(on_the_left(ids, mask, fill=7), on_the_left(mask, mask))
+    counts = rows.counts
+    logits = backend.step(0, rows.token_ids, np.zeros(2, np.int32), counts).copy()
     for step_index in range(3):
         for row in range(2):
             reference = expected[row][counts[row] - 1 + step_index]
@@ -138,8 +139,8 @@ def test_int8_rows_do_not_depend_on_their_neighbours(tmp_path):
     backend = load_onnx(model, tmp_path)
     short = case.sequences[1]
     alone = step(backend, 0, short, 0)
-    padded = np.asarray([[*short], case.sequences[0][: len(short)]])
-    together = backend.step(0, padded, np.zeros(2, np.int32))[0]
+    both = np.asarray([[*short], case.sequences[0][: len(short)]])
+    together = backend.step(0, both, np.zeros(2, np.int32))[0]
     assert np.array_equal(alone, together)
 
 

@@ -211,6 +211,8 @@ def test_the_graphs_of_a_model_cover_its_context():
         "prefill_128_512",
         "prefill_32_2048",
     ]
+    more = signatures(1000, drafts=True)[len(signatures(1000)) :]
+    assert [s.name for s in more] == ["verify_8_256", "verify_8_512", "verify_8_1000"]
     assert [s.name for s in signatures(512, TFLITE_RUNTIME)] == [
         "decode_256",
         "decode_512",

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 from tiny_checkpoint import DATA
-from tiny_families import ENCODER_DECODERS, ENCODERS, TinyEncoder, TinyEncoderDecoder
+from tiny_families import (
+    ENCODER_DECODERS,
+    ENCODERS,
+    TinyEncoder,
+    TinyEncoderDecoder,
+    on_the_left,
+)
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
@@ -14,6 +20,8 @@ from edgewise.exporter.models import (
     model_types,
 )
 from edgewise.exporter.models.decoder import ConfigurationError
+from edgewise.runtime.backends.onnx_encoder import mask_of
+from edgewise.runtime.padded_rows import in_front
 
 TOLERANCE = 1e-4
 OFFSETS = np.arange(-300, 301)
@@ -52,6 +60,22 @@ def test_padding_before_an_encoders_tokens_is_refused():
     model = TinyEncoder("roberta_features")
     with pytest.raises(ValueError, match="pad encoders on the right"):
         NumpyEncoderBuilder(model.ids, model.mask[:, ::-1])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_rows_padded_on_the_left_equal_transformers(name):
+    model = TinyEncoder(name)
+    left_mask = on_the_left(model.mask, model.mask)
+    rows = in_front(on_the_left(model.ids, model.mask, fill=7), left_mask)
+    types = rows.front(on_the_left(model.types, model.mask, fill=1))
+    builder = NumpyEncoderBuilder(rows.token_ids, mask_of(rows.counts, model.ids.shape[1]), types)
+    model.forward(builder)
+    for part, expected in model.expected().items():
+        actual = builder.outputs[part].reshape(expected.shape)
+        if expected.ndim == 3 and expected.shape[1] > 1:
+            actual = rows.back(actual)[left_mask > 0]
+            expected = on_the_left(expected, model.mask)[left_mask > 0]  # noqa: PLW2901 - moved
+        assert np.abs(actual - expected).max() < TOLERANCE
 
 
 def test_more_tokens_than_positions_are_refused():
