@@ -119,15 +119,15 @@ class ExportPlan:
     @property
     def cache(self) -> CacheSize | None:
         """The cache; None of an encoder, which keeps none."""
+        copies = 2 if self.is_traced else 1
         match self.configuration:
             case EncoderConfiguration():
                 return None
             case EncoderDecoderConfiguration() as c:
-                return CacheSize(c.decoder_layers, c.heads, c.head_size)
+                return CacheSize(c.decoder_layers, c.heads, c.head_size, copies)
             case VisionLanguageConfiguration(text=c):
                 return CacheSize(c.layers, c.key_value_heads, c.head_size)
             case DecoderConfiguration() as c:
-                copies = 2 if self.is_traced else 1
                 return CacheSize(c.layers, c.key_value_heads, c.head_size, copies)
 
     @property

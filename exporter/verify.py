@@ -112,7 +112,8 @@ def verify(
             )
         case "encoder_decoder":
             engine = cast(EncoderDecoderBackend, backend)
-            _compare_sequences(comparison, checkpoint, plan, engine)
+            pair = cast(EncoderDecoderBackend | None, reference)
+            _compare_sequences(comparison, checkpoint, plan, engine, pair)
         case "vision_language":
             _compare_decoder(comparison, checkpoint, plan, cast(Steps, backend))
             _compare_images(comparison, checkpoint, plan, cast(VisionLanguageBackend, backend))
@@ -233,6 +234,7 @@ def _compare_sequences(
     checkpoint: Checkpoint,
     plan: ExportPlan,
     backend: EncoderDecoderBackend,
+    reference: EncoderDecoderBackend | None = None,
 ) -> None:
     tokens = special_tokens(checkpoint.tokenizer, plan)
     longest = min(MOST_TOKENS, backend.capacity - 1, backend.source_capacity - 1)
@@ -242,16 +244,27 @@ def _compare_sequences(
     sources = np.concatenate([texts, column * tokens.end[0]], axis=1)
     targets = np.concatenate([column * (tokens.start or 0), texts], axis=1)
     forced = min(FORCED_TOKENS, targets.shape[1])
-    encoder = NumpyEncoderBuilder(sources)
-    plan.describe("encode", encoder, checkpoint)
-    decoder = NumpyBuilder(
-        targets, encoder=encoder.states, last_positions=targets.shape[1] - forced + 1
-    )
-    plan.describe("decode", decoder, checkpoint)
-    count = np.full(1, sources.shape[1], np.int32)
-    for source, target, expected in zip(sources, targets, decoder.logits, strict=True):
-        backend.read_source(0, source[None], count)
-        _add(comparison, expected, list(_logits_of(backend, target, forced)))
+    if reference is None:
+        encoder = NumpyEncoderBuilder(sources)
+        plan.describe("encode", encoder, checkpoint)
+        decoder = NumpyBuilder(
+            targets, encoder=encoder.states, last_positions=targets.shape[1] - forced + 1
+        )
+        plan.describe("decode", decoder, checkpoint)
+        texts_logits = list(decoder.logits)
+    else:
+        texts_logits = [
+            np.stack(_answered(reference, *pair, forced))
+            for pair in zip(sources, targets, strict=True)
+        ]
+    for source, target, expected in zip(sources, targets, texts_logits, strict=True):
+        _add(comparison, expected, _answered(backend, source, target, forced))
+
+
+def _answered(backend: EncoderDecoderBackend, source: Ids, target: Ids, forced: int) -> list[Array]:
+    """Read a source; return the logits behind the answer's beginning and each token after it."""
+    backend.read_source(0, source[None], np.full(1, len(source), np.int32))
+    return list(_logits_of(backend, target, forced))
 
 
 def _compare_encoder(

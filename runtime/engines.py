@@ -31,8 +31,11 @@ _ENGINES: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
 _KEEPING: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
     ("decoder", "onnx"): ("onnx", "OnnxBackend.open_packed"),
 }
-# Of a decoder whose graph gives its cache back longer than it took it; ONNX only.
-_GROWING = ("onnx_growing", "OnnxGrowingBackend.open")
+# Of decoders whose graph gives its cache back longer than it took it; ONNX only.
+_GROWING: Mapping[Family, tuple[str, str]] = {
+    "decoder": ("onnx_growing", "OnnxGrowingBackend.open"),
+    "encoder_decoder": ("onnx_growing_pair", "OnnxGrowingPairBackend.open"),
+}
 
 
 class EngineFactory(Protocol):
@@ -66,7 +69,7 @@ def engine_factory(manifest: Manifest, *, keep_packed: bool = False) -> EngineFa
         )
     found = _ENGINES.get((manifest.family, manifest.runtime))
     if manifest.cache is not None and manifest.cache.update == "concatenated":
-        found = _GROWING
+        found = _GROWING.get(manifest.family)
     elif keep_packed:
         found = _KEEPING.get((manifest.family, manifest.runtime), found)
     if found is None:

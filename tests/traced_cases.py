@@ -18,6 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 TRACED = Path(__file__).parent / "data" / "traced"
 DECODERS = ("gpt_neox", "opt_tied")
 CASES = (*DECODERS, "albert_features", "electra_classify")
+PAIRS = ("marian",)  # of an encoder and a decoder, two graphs each
 SPECIAL_TOKENS = {
     "unk": "<unk>",
     "bos": "<begin>",

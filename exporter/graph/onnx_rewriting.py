@@ -9,6 +9,7 @@ nobody reads any more is left out. Weights stream into the weights file one at a
 | logits of all tokens, of a decoder | logits of the last token [batch, 1, words] |
 | last_hidden_state | hidden_states, and mean: of the real tokens [batch, 1, features] |
 | logits of a text [batch, labels] | logits [batch, 1, labels] |
+| keys and values for a decoder | the same, under the same names |
 
 `named_graph` gives a graph with the same results and the tracer's own weights, to compare with; it
 leaves a decoder's logits as they are.
@@ -25,7 +26,7 @@ from onnx import TensorProto
 from edgewise.common.version import VERSION
 from edgewise.exporter.graph.onnx_graph import OnnxGraph, edges_read
 from edgewise.exporter.graph.onnx_linear import LinearLowering
-from edgewise.exporter.graph.onnx_traced import Product, TracedGraph
+from edgewise.exporter.graph.onnx_traced import CROSS_NAME, Product, TracedGraph
 from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.graph.protocol import Weight
 from edgewise.exporter.models.encoder import HIDDEN_STATES, LOGITS, MEAN
@@ -65,7 +66,12 @@ def result_names(traced: TracedGraph) -> tuple[str, ...]:
     """Return what a rewritten graph gives besides the cache."""
     if traced.cache is None and LAST_HIDDEN_STATE in traced.outputs:
         return (HIDDEN_STATES, MEAN)
-    return (LOGITS,)
+    return cross_results(traced) or (LOGITS,)
+
+
+def cross_results(traced: TracedGraph) -> tuple[str, ...]:
+    """Return the keys and values that an encoder gives a decoder."""
+    return tuple(name for name in traced.outputs if CROSS_NAME.fullmatch(name))
 
 
 class _Rewriting:
@@ -159,7 +165,7 @@ class _Rewriting:
         traced, g = self._traced, self._graph
         for name, value in traced.values.items():
             g.add_input(name, value.type.tensor_type.elem_type, _dimensions(value))
-        if traced.cache is not None:
+        if traced.cache is not None or cross_results(traced):
             for name, value in traced.outputs.items():
                 dimensions = _dimensions(value)
                 if name == LOGITS and last_logits_only:

@@ -31,7 +31,16 @@ from edgewise.exporter.graph.onnx_graph import edges_read
 from edgewise.exporter.graph.protocol import Role
 
 OLDEST_OPSET = 18  # in which reductions take their axes as an input, as our own nodes do
-INPUTS = frozenset({"input_ids", "attention_mask", "position_ids", "token_type_ids"})
+INPUTS = frozenset(
+    {
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+        "token_type_ids",
+        "encoder_attention_mask",
+    }
+)
+CROSS_NAME = re.compile(r"cross_key_values\.\d+\.(?:key|value)")  # of an encoder for a decoder
 CACHE_NAME = re.compile(r"past_key_values\.(?P<layer>\d+)\.(?:key|value)")
 ATTENTION = re.compile("attn|attention", re.IGNORECASE)
 RESHAPING = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -100,6 +109,7 @@ class TracedGraph:
         nodes: All nodes, in an order in which they can be computed.
         values: All inputs, by name.
         inputs: Those other than the cache.
+        cross: Those that an encoder gives.
         outputs: All results, by name.
         opset: The version of the operators.
         cache: None of an encoder.
@@ -136,7 +146,8 @@ class TracedGraph:
         self.outputs = {item.name: item for item in model.graph.output}
         self.cache = _cache(values, self.outputs)
         self.inputs = {name: item for name, item in values.items() if not CACHE_NAME.match(name)}
-        if foreign := sorted(set(self.inputs) - INPUTS):
+        self.cross = {name for name in self.inputs if CROSS_NAME.fullmatch(name)}
+        if foreign := sorted(set(self.inputs) - INPUTS - self.cross):
             raise TracedGraphError(
                 f"the traced graph takes {', '.join(foreign)}, which nothing here gives; accepted "
                 f"are models that take {', '.join(sorted(INPUTS))}"
@@ -174,6 +185,11 @@ class TracedGraph:
                 shape = tuple(self._constants[name].dims)
                 found[name] = (shape, "position" if len(shape) > 1 else "norm")
         return found
+
+    def share_embedding(self, other: TracedMatrix) -> None:
+        """Call the embedding as another graph does, where it holds the same numbers."""
+        if _same_numbers(self.embedding, other):
+            self.embedding = TracedMatrix(other.name, self.embedding.array)
 
     def constant(self, name: str) -> onnx.TensorProto | None:
         """Return a constant as it stands in the graph, None if an edge is none."""

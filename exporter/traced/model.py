@@ -59,8 +59,8 @@ class TracedModel:
     ) -> DecoderConfiguration | EncoderConfiguration:
         """See ``Definition``."""
         vocabulary_size, embedding_size = self.graph.embedding.shape
-        width = _first(config, WIDTH_NAMES, embedding_size)
-        context = _first(config, CONTEXT_NAMES, ENDLESS_CONTEXT)
+        width = first_number(config, WIDTH_NAMES, embedding_size)
+        context = first_number(config, CONTEXT_NAMES, ENDLESS_CONTEXT)
         if config["model_type"] in POSITIONS_BEHIND_PADDING:
             context -= int(config.get("pad_token_id") or 0) + 1
         cache = self.graph.cache
@@ -72,21 +72,21 @@ class TracedModel:
                 heads=cache.key_value_heads,
                 key_value_heads=cache.key_value_heads,
                 head_size=cache.head_size,
-                intermediate_size=_first(config, MLP_NAMES, 4 * width),
+                intermediate_size=first_number(config, MLP_NAMES, 4 * width),
                 norm_epsilon=0.0,
                 context_length=context,
                 rotary=None,
                 tied_head=self.graph.tied_head,
             )
-        heads = _first(config, HEADS_NAMES, 1)
+        heads = first_number(config, HEADS_NAMES, 1)
         head = HEADS[self.task]
         return EncoderConfiguration(
             vocabulary_size=vocabulary_size,
             hidden_size=width,
-            layers=_first(config, ("num_hidden_layers", "n_layers", "n_layer"), 1),
+            layers=first_number(config, ("num_hidden_layers", "n_layers", "n_layer"), 1),
             heads=heads,
             head_size=width // heads,
-            intermediate_size=_first(config, MLP_NAMES, 4 * width),
+            intermediate_size=first_number(config, MLP_NAMES, 4 * width),
             norm_epsilon=0.0,
             context_length=context,
             position_offset=0,
@@ -111,7 +111,7 @@ class TracedModel:
         return True
 
 
-def _first(config: Mapping[str, Any], names: tuple[str, ...], default: int) -> int:
+def first_number(config: Mapping[str, Any], names: tuple[str, ...], default: int) -> int:
     """Return the first of some settings that is a number above zero."""
     given = (config.get(name) for name in names)
     return next((value for value in given if type(value) is int and value > 0), default)

@@ -15,18 +15,19 @@ from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.onnx_traced import TracedGraph
 from edgewise.exporter.plan import check_traceable
 from edgewise.exporter.targets import Progress
-from edgewise.exporter.targets.traced_onnx import TracedTarget
+from edgewise.exporter.targets.traced_onnx import TracedPairTarget, TracedTarget
 from edgewise.exporter.traced.model import TracedModel
-from edgewise.exporter.traced.tasks import family_of_task, task_of
-from edgewise.exporter.traced.tracing import TracingError, trace
+from edgewise.exporter.traced.pair import TracedPair
+from edgewise.exporter.traced.tasks import PAIR_TASK, family_of_task, task_of
+from edgewise.exporter.traced.tracing import ENCODER_GRAPH, TracingError, trace
 from edgewise.firmware_profiles import Profile
 
 
 class Tracing(NamedTuple):
     """A traced graph as the pipeline takes it."""
 
-    definition: TracedModel
-    target: TracedTarget
+    definition: TracedModel | TracedPair
+    target: TracedTarget | TracedPairTarget
 
 
 @contextmanager
@@ -66,6 +67,10 @@ def traced_model(
         path = trace(interpreter, checkpoint.folder, folder, task)
         progress("optimum", 1, 1)
         graph = TracedGraph(path)
+        if task == PAIR_TASK:
+            pair = TracedPair(TracedGraph(path.with_name(ENCODER_GRAPH)), graph)
+            yield Tracing(pair, TracedPairTarget(pair.encoder, pair.decoder))
+            return
         yield Tracing(TracedModel(graph, task), TracedTarget(graph))
 
 

@@ -15,6 +15,7 @@ TracingTask = Literal[
     "fill-mask",
     "text-classification",
     "token-classification",
+    "text2text-generation-with-past",
 ]
 """Optimum's names."""
 
@@ -27,6 +28,9 @@ TASKS: Mapping[str, TracingTask] = {
     "ForTokenClassification": "token-classification",
     "Model": "feature-extraction",
 }
+# Those of encoder-decoders.
+PAIR_ENDINGS = ("ForConditionalGeneration", "MTModel")
+PAIR_TASK: TracingTask = "text2text-generation-with-past"
 HEADS: Mapping[TracingTask, Head] = {
     "feature-extraction": "features",
     "fill-mask": "masked_language_model",
@@ -43,18 +47,16 @@ def task_of(config: Mapping[str, Any]) -> TracingTask:
     """Return what a checkpoint is to be traced for.
 
     Raises:
-        TaskError: It is an encoder-decoder, or names no architecture whose use is known.
+        TaskError: It names no architecture whose use is known.
     """
-    accepted = ", ".join(f"...{ending}" for ending in TASKS)
-    if config.get("is_encoder_decoder"):
-        raise TaskError(
-            f"the checkpoint is an encoder-decoder of type {config['model_type']!r}; through "
-            f"Optimum, decoders and encoders are exported: {accepted}"
-        )
     architectures = config.get("architectures") or ["none"]
-    for ending, task in TASKS.items():
+    tasks = TASKS
+    if config.get("is_encoder_decoder"):
+        tasks = dict.fromkeys(PAIR_ENDINGS, PAIR_TASK)
+    for ending, task in tasks.items():
         if str(architectures[0]).endswith(ending):
             return task
+    accepted = ", ".join(f"...{ending}" for ending in tasks)
     raise TaskError(
         f"config.json names the architecture {architectures[0]}; through Optimum, those are "
         f"exported whose name ends as {accepted}"
@@ -63,4 +65,6 @@ def task_of(config: Mapping[str, Any]) -> TracingTask:
 
 def family_of_task(task: TracingTask) -> Family:
     """Return the family of a graph that is traced for a task."""
+    if task == PAIR_TASK:
+        return "encoder_decoder"
     return "decoder" if task == "text-generation-with-past" else "encoder"

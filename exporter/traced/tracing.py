@@ -22,6 +22,7 @@ from edgewise.exporter.traced.tasks import TracingTask
 
 PROGRAM = Path(__file__).with_name("program.py")
 GRAPH = "model.onnx"  # what the program writes
+ENCODER_GRAPH = "encoder.onnx"  # beside it, of an encoder-decoder
 CHECK_SECONDS = 120  # a first import of torch, from a slow disk
 QUOTED = 1500  # characters of what the program says last
 HOW_TO_INSTALL = (
@@ -66,7 +67,7 @@ def find_interpreter(given: str | os.PathLike[str] | None) -> str:
 
 
 def trace(interpreter: str, checkpoint: Path, output: Path, task: TracingTask) -> Path:
-    """Trace a checkpoint and return the graph's file; its weights lie beside it.
+    """Trace a checkpoint and return the graph's file; its weights lie beside it, and an encoder.
 
     Args:
         interpreter: As `find_interpreter` gives it.

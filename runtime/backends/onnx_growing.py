@@ -142,11 +142,12 @@ class OnnxGrowingBackend:
     ) -> NDArray[np.float32]:
         """Compute the logits behind some tokens, [vocabulary_size], and keep their cache."""
         total = past_length + token_ids.shape[1]
-        feeds = {
+        feeds: dict[str, NDArray[Any]] = {
             INPUT_IDS: np.ascontiguousarray(token_ids),
             ATTENTION_MASK: np.ones((1, total), np.int64),
             POSITION_IDS: np.arange(past_length, total, dtype=np.int64)[None],
         }
+        feeds |= self._further_feeds(slot)
         binding = self._session.io_binding()
         for name in self._takes & set(feeds):
             binding.bind_cpu_input(name, feeds[name])
@@ -163,6 +164,11 @@ class OnnxGrowingBackend:
         logits, *self._kept[slot] = binding.get_outputs()
         last: NDArray[np.float32] = logits.numpy()[0, -1]
         return last
+
+    def _further_feeds(self, slot: int) -> dict[str, NDArray[Any]]:
+        """Return what the graph takes besides, by name."""
+        del slot
+        return {}
 
     def _first(self, slot: int, length: int) -> list[Any]:
         """Return the keys and values of a slot's first tokens."""

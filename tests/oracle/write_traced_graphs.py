@@ -67,6 +67,26 @@ CASES = {
         "text-classification",
     ),
 }
+CASES["marian"] = (  # an encoder and a decoder that share an embedding with the head
+    "MarianMTModel",
+    {
+        "vocab_size": SIZES["vocab_size"],
+        "d_model": 32,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "pad_token_id": 3,
+        "decoder_start_token_id": 3,
+        "eos_token_id": 2,
+        "forced_eos_token_id": 2,
+    },
+    "text2text-generation-with-past",
+)
+GRAPHS = ("weights.bin", "encoder.bin")  # weights of one graph, or of two
 TOLERANCE = 1e-5
 STANDARD_DEVIATION = 0.2  # wide enough that the largest logits are well apart
 
@@ -78,14 +98,19 @@ def write(name: str, folder: Path) -> None:
     network = kind(kind.config_class(**sizes)).eval()
     with torch.no_grad():
         for parameter in network.parameters():
+            if not parameter.requires_grad:  # positions that are computed
+                continue
             parameter.normal_(1.0 if parameter.ndim == 1 else 0.0, STANDARD_DEVIATION)
     folder.mkdir(parents=True, exist_ok=True)
     ids = np.random.default_rng(7).integers(4, SIZES["vocab_size"], (2, 12))
     mask = np.ones_like(ids)
     if not task.startswith("text-generation"):
         mask[1, 7:] = 0
+    given = {"input_ids": ids, "attention_mask": mask}
+    if task.startswith("text2text"):
+        given["decoder_input_ids"] = ids[:, ::-1].copy()
     with torch.no_grad():
-        result = network(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask))
+        result = network(**{key: torch.tensor(value) for key, value in given.items()})
     with tempfile.TemporaryDirectory() as checkpoint:
         network.save_pretrained(checkpoint)
         subprocess.run(
@@ -106,7 +131,10 @@ def check(name: str) -> float:
             np.load(path / "expected.npz", allow_pickle=False)["result"]
             for path in (Path(folder), DATA / name)
         )
-        weights = [(path / "weights.bin").read_bytes() for path in (Path(folder), DATA / name)]
+        weights = [
+            [(path / file).read_bytes() for file in GRAPHS if (path / file).exists()]
+            for path in (Path(folder), DATA / name)
+        ]
     if weights[0] != weights[1]:
         raise SystemExit(f"{name}: Optimum stores other weights than those of the stored graph")
     return float(np.abs(live - stored).max())
@@ -115,8 +143,10 @@ def check(name: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    is_check = parser.parse_args().check
-    for name in CASES:
+    parser.add_argument("names", nargs="*", help="cases; all by default")
+    arguments = parser.parse_args()
+    is_check = arguments.check
+    for name in arguments.names or CASES:
         if not is_check:
             write(name, DATA / name)
             continue

@@ -8,6 +8,8 @@ import os
 import numpy as np
 import pytest
 from tiny_checkpoint import load_case, write_checkpoint
+from tiny_families import TinyEncoderDecoder
+from tiny_family_folders import write_family_folder
 
 from edgewise.exporter import export
 from edgewise.exporter.traced.tracing import VARIABLE
@@ -17,6 +19,31 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no interpreter"),
 ]
+
+
+@pytest.mark.parametrize("name", ["bart", "t5_v1_1"])
+def test_two_traced_graphs_give_what_the_definition_does(name, tmp_path):
+    model = TinyEncoderDecoder(name)
+    folder = write_family_folder(model, tmp_path / "checkpoint")
+    report = export(
+        str(folder),
+        profile="x86_64",
+        output=tmp_path / "bundle",
+        runtime="onnx",
+        recipe="fp32",
+        via="optimum",
+    )
+    backend = engine_factory(report.bundle.manifest)(report.bundle, threads=1, slots=2, capacity=32)
+    backend.read_source(0, model.ids, model.counts)
+    expected = model.expected()["logits"]
+    largest = 0.0
+    for past in range(model.targets.shape[1]):
+        pasts = np.full(2, past, np.int32)
+        logits = backend.step(0, model.targets[:, past : past + 1], pasts)
+        largest = max(largest, float(np.abs(logits - expected[:, past]).max()))
+    backend.close()
+    print(f"{name}: {largest:.2g}, logits within {np.abs(expected).max():.3g}")
+    assert largest < 1e-4
 
 
 @pytest.mark.parametrize("name", ["llama_tied_wide_head", "qwen2_untied", "gpt2_tied"])

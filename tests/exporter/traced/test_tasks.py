@@ -21,10 +21,20 @@ def test_an_architecture_names_its_task(architecture, task, family):
     assert (found, family_of_task(found)) == (task, family)
 
 
+def test_encoder_decoders_are_traced_with_their_cache():
+    for architecture in ("MarianMTModel", "PegasusForConditionalGeneration"):
+        found = task_of({"is_encoder_decoder": True, "architectures": [architecture]})
+        assert found == "text2text-generation-with-past"
+        assert family_of_task(found) == "encoder_decoder"
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"is_encoder_decoder": True, "architectures": ["MarianMTModel"]}, "is an encoder-decoder"),
+        (
+            {"is_encoder_decoder": True, "architectures": ["BartForSequenceClassification"]},
+            r"BartForSequenceClassification; .*ends as \.\.\.ForConditionalGeneration, \.\.\.MT",
+        ),
         ({"architectures": ["WhisperForAudioClassification"]}, "WhisperForAudioClassification"),
         ({"architectures": []}, "the architecture none; .*ForCausalLM"),
         ({}, "the architecture none"),

@@ -14,6 +14,7 @@ from bundle_files import change_json
 from traced_cases import (
     CASES,
     DECODERS,
+    PAIRS,
     VOCABULARY,
     config_of,
     expected_of,
@@ -78,7 +79,7 @@ def test_a_decoders_bundle_gives_the_logits_of_transformers(exporting, name):
 
 
 @pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8", "int8-block32,activations=float32"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *PAIRS])
 def test_every_kind_of_recipe_passes_its_gate(exporting, name, recipe):
     report = exporting(name, recipe=recipe)
     figures = report.verification
@@ -102,6 +103,81 @@ def test_a_bundle_generates_and_goes_on(exporting, name):
         in_chunks.close()
         assert model.generate("Hello there", options).token_ids == whole.token_ids
     assert whole.statistics.generated_tokens == 8
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pairs_bundle_gives_the_logits_of_transformers(exporting, name):
+    report = exporting(name, recipe="fp32")
+    assert report.verification is not None
+    assert report.verification.largest_difference == 0.0
+    bundle = open_bundle(report.bundle.path, verify_hashes=True)
+    manifest = bundle.manifest
+    assert (manifest.family, manifest.tasks) == ("encoder_decoder", ("generate",))
+    assert (manifest.tokens.start, manifest.source_length) == (3, 64)
+    assert manifest.cache is not None
+    assert manifest.cache.update == "concatenated"
+    backend = engine_factory(manifest)(bundle, threads=1, slots=3, capacity=32)
+    stored = expected_of(name)
+    targets, wanted = stored["ids"][:, ::-1].copy(), stored["result"]
+    assert np.ptp(wanted) > 1
+    counts = stored["mask"].sum(axis=1).astype(np.int32)
+    assert counts.tolist() == [12, 7]
+    backend.read_source(0, stored["ids"], counts)
+    for past in range(targets.shape[1]):
+        logits = backend.step(0, targets[:, past : past + 1], np.full(2, past, np.int32))
+        assert np.abs(logits - wanted[:, past]).max() < 1e-4
+    # Several tokens at once, over another slot's beginning, whose source comes along.
+    backend.copy_prefix(1, 2, 4)
+    backend.release(1)
+    logits = backend.step(2, targets[1:, 4:9], np.full(1, 4, np.int32))
+    assert np.abs(logits - wanted[1:, 8]).max() < 1e-4
+    with pytest.raises(ValueError, match="slot 1 has read no source"):
+        backend.step(1, targets[1:, :1], np.zeros(1, np.int32))
+    backend.close()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_shorter_source_is_not_disturbed_by_padding(exporting, name):
+    bundle = exporting(name, recipe="fp32").bundle
+    backend = engine_factory(bundle.manifest)(bundle, threads=1, slots=2, capacity=32)
+    ids = expected_of(name)["ids"]
+    backend.read_source(0, ids, np.asarray([12, 5], np.int32))
+    token, past = ids[:, :1].copy(), np.zeros(2, np.int32)
+    together = backend.step(0, token, past)
+    backend.read_source(1, ids[1:, :5], np.full(1, 5, np.int32))
+    assert np.abs(backend.step(1, token[1:], past[1:]) - together[1:]).max() < 1e-4
+    backend.close()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pairs_bundle_writes_and_searches(exporting, name):
+    report = exporting(name, recipe="int8")
+    assert {path.name for path in report.bundle.path.iterdir()} == {
+        "manifest.json",
+        "encoder.onnx",
+        "decoder.onnx",
+        "model.onnx.data",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    with load(report.bundle.path, threads=1, slots=3) as model:
+        greedy = model.generate("Hello", GenerationOptions(max_tokens=6))
+        again = model.generate("Hello", GenerationOptions(max_tokens=6))
+        assert greedy.token_ids == again.token_ids
+        found = model.candidates("Hello", GenerationOptions(max_tokens=6, beams=3))
+        assert len(found) == 3
+        alone = model.candidates("Hello", GenerationOptions(max_tokens=6, beams=1))
+        assert found[0].score >= alone[0].score
+
+
+def test_an_embedding_of_both_sides_is_stored_once(exporting):
+    report = exporting("marian", recipe="fp32")
+    table = 120 * 32
+    embeddings = [one for one in report.plan.tensors.values() if one.role == "embedding"]
+    assert [one.parameters for one in embeddings] == [table]
+    assert report.plan.configuration.tied_head
+    size = (report.bundle.path / "model.onnx.data").stat().st_size
+    assert 4 * report.plan.parameters <= size < 4 * report.plan.parameters + 3 * 4 * table
 
 
 def test_an_encoders_bundle_embeds(exporting):
@@ -173,11 +249,13 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(exporting, tmp_path, optio
     assert {path.name for path in tmp_path.iterdir()} == {"gpt_neox", "python"}
 
 
-def test_an_encoder_decoder_is_refused_before_anything_runs(exporting, tmp_path):
-    checkpoint = write_checkpoint_of("gpt_neox", tmp_path / "gpt_neox")
-    change_json(checkpoint / "config.json", is_encoder_decoder=True)
-    with pytest.raises(TaskError, match="is an encoder-decoder of type 'gpt_neox'"):
-        exporting("gpt_neox")
+def test_an_encoder_decoder_that_writes_no_text_is_refused_before_anything_runs(
+    exporting, tmp_path
+):
+    checkpoint = write_checkpoint_of("marian", tmp_path / "marian")
+    change_json(checkpoint / "config.json", architectures=["MarianForSequenceClassification"])
+    with pytest.raises(TaskError, match="MarianForSequenceClassification; through Optimum"):
+        exporting("marian")
 
 
 def test_a_gguf_file_is_refused(tmp_path, exporting, monkeypatch):
