@@ -67,7 +67,7 @@ class KeptCache:
 
     def _written(self, new: Edge, steps: NDArray[np.float32], name: str) -> Edge:
         """Return new numbers as codes, and read these."""
-        in_one = self._by_feature(1 / steps, f"{name}/codes_in_one")
+        in_one = self._by_feature(np.reciprocal(steps), f"{name}/codes_in_one")
         codes = self._graph.operator(
             Operator.QUANTIZE,
             [self._graph.binary(Operator.MUL, new, in_one, f"{name}/in_steps")],
