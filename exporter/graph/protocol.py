@@ -102,6 +102,19 @@ def pack_name(weights: Sequence[Weight]) -> str:
     return first if len(weights) == 1 else f"{first}+{len(weights) - 1}"
 
 
+@dataclass(frozen=True, eq=False)
+class CacheScales:
+    """What a step of the codes stands for in which a layer keeps keys and values with 8 bits.
+
+    Attributes:
+        keys: float32 [key-value heads, head size], of the keys as they are kept, rotated.
+        values: float32 [key-value heads, head size].
+    """
+
+    keys: NDArray[np.float32]
+    values: NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class Rotary:
     """Rotary position embedding in half-split order (RoFormer, arXiv 2104.09864; NeoX layout).

@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 _DONT_NEED = 4  # MADV_DONTNEED on Linux, on every architecture but alpha
 
 
-def lazy_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return zeros, float32, each page of which takes memory once it is written to.
+def lazy_zeros(shape: tuple[int, ...], dtype: str = "float32") -> NDArray[Any]:
+    """Return zeros, each page of which takes memory once it is written to.
 
     numpy asks for huge pages in arrays of 4 MiB and more (MADV_HUGEPAGE of madvise(2)), so that the
     first token of a long context would take 2 MiB for each head; these arrays ask for none.
     """
-    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < mmap.PAGESIZE or not sys.platform.startswith("linux"):
-        return np.zeros(shape, np.float32)
+        return np.zeros(shape, dtype)
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel that was built without huge pages
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, np.float32).reshape(shape)
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 def release_pages(array: NDArray[Any]) -> None:
