@@ -136,7 +136,8 @@ def _cache_layout(plan: ExportPlan, names: GraphNames) -> CacheLayout | None:
 def _image_layout(checkpoint: Checkpoint, plan: ExportPlan) -> ImageLayout | None:
     if not isinstance(plan.configuration, VisionLanguageConfiguration):
         return None
-    return image_layout(checkpoint.image_processor, plan.configuration.vision)
+    c = plan.configuration
+    return image_layout(checkpoint.image_processor, c.vision, cuts=c.cuts_images)
 
 
 def _with_forced(tokens: SpecialTokens, checkpoint: Checkpoint, plan: ExportPlan) -> SpecialTokens:

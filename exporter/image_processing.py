@@ -8,7 +8,7 @@ model that sees other pixels than it was trained on answers, but badly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.models.clip_vision import VisionConfiguration
@@ -27,12 +27,16 @@ class ImageProcessingError(EdgewiseError):
     """A checkpoint whose images are read as the runtime does not read them."""
 
 
-def image_layout(processor: Mapping[str, Any], vision: VisionConfiguration) -> ImageLayout:
+def image_layout(
+    processor: Mapping[str, Any], vision: VisionConfiguration, *, cuts: bool = False
+) -> ImageLayout:
     """Say how images are read.
 
     Args:
         processor: Content of preprocessor_config.json; empty where there is none.
         vision: The tower.
+        cuts: Whether the middle is cut out of an image unless the processor has ``do_pad``;
+            without, bars always make it a square, as in models whose own code adds them.
 
     Raises:
         ImageProcessingError: Images are read otherwise; all that differs stands in the message.
@@ -54,12 +58,16 @@ def image_layout(processor: Mapping[str, Any], vision: VisionConfiguration) -> I
         for name, numbers in (("image_mean", mean), ("image_std", std))
         if numbers is None
     ]
+    is_cut = cuts and not processor.get("do_pad", False)
+    if is_cut and not processor.get("do_center_crop", True):
+        faults.append("do_center_crop is false, and no bars are added")
     if faults or mean is None or std is None:
         raise ImageProcessingError(
             f"preprocessor_config.json reads images otherwise than is known here: "
             f"{'; '.join(faults)}. Take the file that came with the weights"
         )
-    return ImageLayout(vision.image_size, mean, std, "mean", tokens=vision.tokens)
+    padding: Literal["mean", "none"] = "none" if is_cut else "mean"
+    return ImageLayout(vision.image_size, mean, std, padding, tokens=vision.tokens)
 
 
 def _colours(value: object) -> tuple[float, ...] | None:

@@ -145,7 +145,7 @@ class ExportPlan:
             return None
         if isinstance(c, VisionLanguageConfiguration):
             v = c.vision
-            return EncoderWork(v.hidden_size, v.intermediate_size, v.heads, 0, v.tokens + 1)
+            return EncoderWork(v.hidden_size, v.intermediate_size, v.heads, 0, v.squares + 1)
         guesses = isinstance(c, EncoderConfiguration) and c.head == "masked_language_model"
         results = c.vocabulary_size if guesses else 0
         return EncoderWork(c.hidden_size, c.intermediate_size, c.heads, results)

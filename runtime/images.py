@@ -1,8 +1,9 @@
 """From an image file to the numbers that a vision graph takes, as CLIP models were trained.
 
 Workflow: `open_image` checks a file and gives an upright image of red, green and blue; `pixels_of`
-adds bars that make it a square, resizes that, and scales its colours. The reference is LLaVA's
-``expand2square`` with transformers' ``CLIPImageProcessor``, to which this is equal to the bit.
+adds bars that make it a square and resizes that, or resizes it and cuts a square out, and scales
+its colours. The reference is transformers' ``CLIPImageProcessor``, behind LLaVA's ``expand2square``
+or alone, to which this is equal to the bit.
 
 Rules: an image comes from anywhere, so its bytes, its format and its pixels are limited before
 anything of it is decoded, and every fault is an `ImageError`. The padded square never exists as a
@@ -95,12 +96,16 @@ def pixels_of(image: PIL.Image.Image, layout: ImageLayout) -> NDArray[np.float32
 
     Returns:
         float32 [3, size, size]: red, green and blue.
+
+    Raises:
+        ImageError: An image whose middle is to be cut out is too long and narrow.
     """
     mean = np.asarray(layout.mean, np.float32)[:, None, None]
     std = np.asarray(layout.std, np.float32)[:, None, None]
-    square = np.asarray(_squared(image, layout)).transpose(2, 0, 1)
+    square = _cut(image, layout) if layout.padding == "none" else _squared(image, layout)
+    numbers = np.asarray(square).transpose(2, 0, 1)
     # Multiplied in float64 and rounded, as the reference does.
-    scaled = (square * (1 / 255)).astype(np.float32)
+    scaled = (numbers * (1 / 255)).astype(np.float32)
     pixels: NDArray[np.float32] = (scaled - mean) / std
     return pixels
 
@@ -130,6 +135,21 @@ def _squared(image: PIL.Image.Image, layout: ImageLayout) -> PIL.Image.Image:
         narrow.paste(band.resize((size, stop - start), resample), (0, top + start))
     resized: PIL.Image.Image = narrow.resize((size, size), resample)
     return resized
+
+
+def _cut(image: PIL.Image.Image, layout: ImageLayout) -> PIL.Image.Image:
+    """Resize the shorter side, and cut the middle out of the longer one."""
+    width, height = image.size
+    size, shorter = layout.size, min(width, height)
+    wide, high = int(size * width / shorter), int(size * height / shorter)
+    if wide * high > PIXELS_MAX:
+        raise ImageError(
+            f"the image has {width} x {height} pixels, of which {size} x {size} in the middle are"
+            " seen after it is resized to that height or width; cut out what is to be seen"
+        )
+    resized = image.resize((wide, high), _pillow().Resampling.BICUBIC)
+    left, top = (wide - size) // 2, (high - size) // 2
+    return resized.crop((left, top, left + size, top + size))
 
 
 def _upright(image: PIL.Image.Image, name: str) -> PIL.Image.Image:

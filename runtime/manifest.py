@@ -151,7 +151,8 @@ class ImageLayout:
     size: int  # pixels, both width and height
     mean: tuple[float, ...]  # of red, green and blue from 0 to 1; subtracted
     std: tuple[float, ...]  # of red, green and blue; what is left is divided by it
-    padding: Literal["mean"]  # bars that make it a square have the colour int(255 * mean)
+    # Bars that make it a square have the colour int(255 * mean); without, its middle is cut out.
+    padding: Literal["mean", "none"]
     tokens: int  # positions of the context that an image takes
     marker: str = "<image>"  # what the image replaces in a prompt
 

@@ -13,11 +13,10 @@ from edgewise.exporter.graph.onnx_image import OnnxImageBuilder
 from edgewise.exporter.graph.onnx_lookup import OnnxLookupBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.graph.tflite_builder import (
-    CACHE_NAMES,
-    NEW_NAMES,
     Signature,
     TfliteBuilder,
 )
+from edgewise.exporter.graph.tflite_cache import CACHE_NAMES, NEW_NAMES
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_image import TfliteImageBuilder
 from edgewise.exporter.graph.tflite_lookup import TfliteLookupBuilder

@@ -18,6 +18,7 @@ from edgewise.exporter.checkpoint.base_model_names import with_base_prefix
 from edgewise.exporter.checkpoint.checkpoint import Checkpoint, Origin
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
 from edgewise.exporter.checkpoint.huggingface_tokenizer import read_tokenizer
+from edgewise.exporter.checkpoint.llava_names import with_parts_named
 from edgewise.exporter.checkpoint.rotary_configuration import with_one_rotary_form
 from edgewise.exporter.checkpoint.safetensors_file import SafetensorsTensor, open_safetensors
 from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE, sentence_pooling
@@ -27,6 +28,7 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 IMAGE_PROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"  # in which transformers 5 puts the former
 HOW_TO_CONVERT = (
     "Pickle can run code while it is loaded, so Edgewise never loads it. Convert it elsewhere: "
     "`python -c \"import transformers as t; kind, = t.AutoConfig.from_pretrained('IN')"
@@ -76,10 +78,15 @@ def open_huggingface_folder(folder: Path, origin_name: str | None = None) -> Che
     pooling = sentence_pooling(read_json(pooling_path)) if pooling_path.is_file() else None
     image_path = folder / IMAGE_PROCESSOR
     image_processor = read_json(image_path) if image_path.is_file() else {}
+    processor_path = folder / PROCESSOR
+    if not image_processor and processor_path.is_file():
+        image_processor = read_json(processor_path).get("image_processor") or {}
     with ExitStack() as opened:
         stored = _open_weights(folder, opened)
         current = {_current_name(name): tensor for name, tensor in stored.items()}
         tensors = with_base_prefix(current, config["model_type"])
+        if config["model_type"] == "llava":
+            tensors = with_parts_named(tensors)
         close = opened.pop_all().close
     return Checkpoint(
         origin=Origin(

@@ -19,7 +19,8 @@ def with_one_rotary_form(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a config.json's content with ``rope_theta`` and ``rope_scaling`` only.
 
     Settings by layer type, as ``{"full_attention": {...}, "sliding_attention": {...}}``, stay in
-    ``rope_parameters`` too, and those of full attention become the common ones.
+    ``rope_parameters`` too, and those of full attention become the common ones. The configuration
+    of a model's text part, ``text_config``, is brought into that form as well.
 
     Args:
         config: The content of config.json.
@@ -43,6 +44,8 @@ def with_one_rotary_form(config: Mapping[str, Any]) -> dict[str, Any]:
     theta = result.get("rope_theta") if theta is None else theta
     result["rope_theta"] = _positive(DEFAULT_THETA if theta is None else theta, "rope_theta")
     result["rope_scaling"] = _one_scaling(parameters or scaling)
+    if isinstance(text := result.get("text_config"), Mapping):
+        result["text_config"] = with_one_rotary_form(text)
     return result
 
 

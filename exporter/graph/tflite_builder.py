@@ -8,15 +8,15 @@ A model file holds one graph for each `Signature`; all refer to the same weights
 | embeddings | float32 | [T, features]; in place of the ids, where asked for |
 | positions | int32 | [T]: past, past + 1, ... |
 | last_token | int32 | [1], which of the T is the last real one; where T > 1, but to verify |
-| key_cache.{layer} | float32 | [1, key-value heads, S, head size]; only where S > 0 |
-| value_cache.{layer} | float32 | as the keys |
+| key_cache.{layer} | float32, int8 | [1, key-value heads, S, head size]; only where S > 0 |
+| value_cache.{layer} | as the keys | as the keys |
 | encoder_tokens | int32 | [1], how many of the encoder's tokens are real |
 | cross_key.{layer}, cross_value.{layer} | float32 | [1, heads, encoder's tokens, head size] |
 
 | output | type | shape |
 |---|---|---|
 | logits | float32 | [1, vocabulary], of the last real token; to verify [T, vocabulary] |
-| new_key.{layer}, new_value.{layer} | float32 | [1, key-value heads, T, head size] |
+| new_key.{layer}, new_value.{layer} | as the cache | [1, key-value heads, T, head size] |
 
 The cache is read, never written: what a step adds is returned, and the runtime writes it where it
 belongs. Positions of the cache from ``past`` on are masked, so that what stands there is never seen
@@ -27,6 +27,7 @@ filled, so there is a graph for each of several S.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgewise.exporter.graph.protocol import (
     Attention,
+    CacheScales,
     CrossAttention,
     QueryKeyNorms,
     RelativeBias,
@@ -41,6 +43,7 @@ from edgewise.exporter.graph.protocol import (
     Weight,
     pack_name,
 )
+from edgewise.exporter.graph.tflite_cache import KeptCache
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator
 from edgewise.exporter.graph.tflite_operations import (
@@ -55,8 +58,6 @@ POSITIONS = "positions"
 EMBEDDINGS = "embeddings"
 LAST_TOKEN = "last_token"  # noqa: S105 - a name, no secret
 LOGITS = "logits"
-CACHE_NAMES = ("key_cache.{layer}", "value_cache.{layer}")
-NEW_NAMES = ("new_key.{layer}", "new_value.{layer}")
 SMALLEST_DECODE_CACHE = 256  # positions
 SMALLEST_PREFILL_CACHE = 512  # positions
 PREFILL_TOKENS, SHORT_PREFILL_TOKENS = 128, 32
@@ -138,6 +139,7 @@ class TfliteBuilder(TfliteOperations):
         *,
         encoder_tokens: int = 0,
         takes_embeddings: bool = False,
+        cache_scales: Mapping[int, CacheScales] | None = None,
     ) -> None:
         """Begin a graph.
 
@@ -149,10 +151,12 @@ class TfliteBuilder(TfliteOperations):
             name: What the graph is called; by default as the signature says.
             encoder_tokens: Tokens of the encoder's graph, padding included; 0 without one.
             takes_embeddings: Whether the graph takes the new tokens' embeddings, not their ids.
+            cache_scales: By layer, the steps of an int8 cache; None for one of float32.
         """
         super().__init__(model, weights, name or signature.name, signature.tokens)
         self._encoder_tokens = encoder_tokens
         self._takes_embeddings = takes_embeddings
+        self._kept = KeptCache(self._graph, cache_scales)
         self._cache = signature.cache
         # Padding behind the last real token has positions too.
         self._positions = context_length + PREFILL_TOKENS
@@ -237,8 +241,7 @@ class TfliteBuilder(TfliteOperations):
         tokens, size = self._tokens, attention.head_size
         groups = attention.key_value_heads
         shared = attention.heads // groups
-        for template, edge in zip(NEW_NAMES, (new_key, new_value), strict=True):
-            g.output(template.format(layer=attention.layer), edge)
+        new_key, new_value = self._kept.returned(attention.layer, new_key, new_value)
         scores = g.matrix_product(query, new_key, f"{name}/new_scores", transposed=True)
         past_bias = None
         if attention.relative_bias is not None:
@@ -253,9 +256,7 @@ class TfliteBuilder(TfliteOperations):
             context = g.matrix_product(probabilities, new_value, name, transposed=False)
         else:
             shape = (1, groups, self._cache, size)
-            key_cache, value_cache = (
-                g.input(template.format(layer=attention.layer), shape) for template in CACHE_NAMES
-            )
+            key_cache, value_cache = self._kept.kept(attention.layer, shape)
             past = g.matrix_product(query, key_cache, f"{name}/past_scores", transposed=True)
             mask = self._masked_past(self._past_mask, shared, window)
             past = g.binary(Operator.ADD, past, mask, f"{name}/past_masked")

@@ -46,10 +46,16 @@ class TfliteGraph:
         self._stored: dict[tuple[str, Shape], Edge] = {}
         self._made: dict[str, Edge] = {}
 
-    def input(self, name: str, shape: Shape, element_type: int = ElementType.FLOAT32) -> Edge:
+    def input(
+        self,
+        name: str,
+        shape: Shape,
+        element_type: int = ElementType.FLOAT32,
+        quantization: schema.QuantizationParametersT | None = None,
+    ) -> Edge:
         """Declare an input once."""
         if name not in self._inputs:
-            self._inputs[name] = self._tensor(name, shape, element_type)
+            self._inputs[name] = self._tensor(name, shape, element_type, 0, quantization)
         return self._inputs[name]
 
     def output(self, name: str, edge: Edge) -> None:
@@ -95,6 +101,7 @@ class TfliteGraph:
         version: int = 1,
         options: Any = None,
         element_type: int = ElementType.FLOAT32,
+        quantization: schema.QuantizationParametersT | None = None,
     ) -> Edge:
         """Append an operator with one result.
 
@@ -106,8 +113,9 @@ class TfliteGraph:
             version: The operator's version.
             options: Its options object, named as in the schema with a trailing T.
             element_type: The result's type.
+            quantization: What the result's codes stand for.
         """
-        result = self._tensor(name, shape, element_type)
+        result = self._tensor(name, shape, element_type, 0, quantization)
         self._append(operator, inputs, [result], version, options)
         return result
 

@@ -2,7 +2,7 @@
 
 Squares of an image and a learned row before them, learned positions, a norm, then pre-norm blocks
 with quick GELU. A tower stops at the layer whose states its projector was trained on, mostly the
-last but one, without CLIP's own last norm, and gives the squares alone. Order of this file:
+last but one, without CLIP's own last norm, and mostly gives the squares alone. Order of this file:
 configuration, tensors, forward pass.
 """
 
@@ -43,6 +43,7 @@ class VisionConfiguration:
         intermediate_size: Features inside the MLP.
         norm_epsilon: Added to the variance in the norms.
         activation: Inside the MLP.
+        keeps_first: Whether the learned row before the squares is given with them.
     """
 
     image_size: int
@@ -53,6 +54,7 @@ class VisionConfiguration:
     intermediate_size: int
     norm_epsilon: float
     activation: Activation
+    keeps_first: bool = False
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.heads:
@@ -67,9 +69,14 @@ class VisionConfiguration:
             )
 
     @property
-    def tokens(self) -> int:
-        """Squares of an image, and so vectors that stand for it."""
+    def squares(self) -> int:
+        """Squares of an image."""
         return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def tokens(self) -> int:
+        """Vectors that stand for an image."""
+        return self.squares + self.keeps_first
 
     @property
     def patch_features(self) -> int:
@@ -119,7 +126,7 @@ def vision_tensors(c: VisionConfiguration, prefix: str) -> dict[str, TensorSpeci
             (width, COLOURS, c.patch_size, c.patch_size), "mlp"
         ),
         f"{embeddings}position_embedding.weight": TensorSpecification(
-            (c.tokens + 1, width), "position"
+            (c.squares + 1, width), "position"
         ),
     }
 
@@ -194,7 +201,7 @@ def vision_states(
         context = builder.full_attention(
             packed, FullAttention(layer, c.heads, head_size, head_size**-0.5)
         )
-        if layer == c.layers - 1:
+        if layer == c.layers - 1 and not c.keeps_first:
             # Nothing after the last attention mixes tokens: the first is not needed any more.
             context, hidden = builder.later_tokens(context), builder.later_tokens(hidden)
         attended = linear(context, f"{block}.self_attn.out_proj")

@@ -88,7 +88,12 @@ def configuration(config: Mapping[str, Any]) -> VisionLanguageConfiguration:
 def tensors(configuration: VisionLanguageConfiguration) -> dict[str, TensorSpecification]:
     """List every tensor that is read, with its shape and role."""
     c = configuration
-    table = phi.tensors(c.text) | vision_tensors(c.vision, c.tower)
+    return phi.tensors(c.text) | vision_tensors(c.vision, c.tower) | projector_tensors(c)
+
+
+def projector_tensors(c: VisionLanguageConfiguration) -> dict[str, TensorSpecification]:
+    """List the tensors of the projector."""
+    table = {}
     columns = c.vision.hidden_size
     for name in c.projector:
         table[f"{name}.weight"] = TensorSpecification((c.text.hidden_size, columns), "mlp")

@@ -25,12 +25,17 @@ class VisionLanguageConfiguration:
         tower: What stands before the names of the tower's tensors.
         projector: Names of the projector's matrices, from the tower's states on; between two of
             them stands a GELU.
+        text_type: Which definition is the decoder's.
+        cuts_images: Whether an image processor that does not say otherwise cuts the middle out of
+            an image; without, bars make it a square.
     """
 
     vision: VisionConfiguration
     text: DecoderConfiguration
     tower: str
     projector: tuple[str, ...]
+    text_type: str = "phi"
+    cuts_images: bool = False
 
     @property
     def vocabulary_size(self) -> int:

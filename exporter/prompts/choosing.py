@@ -1,8 +1,9 @@
 """Chooses a prompt for a checkpoint and corrects its ids.
 
-Rules: a template that the checkpoint brings is kept unless another is asked for by name; a prompt
-is taken unasked only when exactly one matches, never guessed between two. Corrected ids hold
-whatever the template.
+Rules: a template that the checkpoint brings is kept unless another is asked for by name, or it is
+written for contents in parts (text, image), which the runtime does not give; a prompt is taken
+unasked only when exactly one matches, never guessed between two. Corrected ids hold whatever the
+template.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from edgewise.exporter.prompts.family import (
     find_prompt,
 )
 
+TYPES_OF_PARTS = ("llava",)  # whose templates are written for transformers' processors
+PART_TYPE = r"""selectattr\(\s*['"]type|\[['"]type['"]\]|\.type\b"""
 WIDTHS = ("hidden_size", "d_model", "n_embd")  # how configurations call the features of a token
 
 
@@ -55,8 +58,10 @@ def apply_prompts(checkpoint: Checkpoint, prompt: str | None = None) -> Checkpoi
     chosen = None
     if prompt is not None:
         chosen = find_prompt(prompt)
-    elif files.chat_template is None:
+    elif files.chat_template is None or _takes_parts(checkpoint):
         chosen = _matching(checkpoint, tokenizer)
+        if chosen is None:
+            files = replace(files, chat_template=None)
     if chosen is not None:
         files = replace(
             files,
@@ -66,6 +71,13 @@ def apply_prompts(checkpoint: Checkpoint, prompt: str | None = None) -> Checkpoi
             ends_source=chosen.ends_source,
         )
     return replace(checkpoint, tokenizer=files)
+
+
+def _takes_parts(checkpoint: Checkpoint) -> bool:
+    """Tell whether a template wants contents in parts, of which it would leave texts out."""
+    template = checkpoint.tokenizer.chat_template or ""
+    is_such = re.search(PART_TYPE, template) is not None
+    return checkpoint.config["model_type"] in TYPES_OF_PARTS and is_such
 
 
 def _matching(checkpoint: Checkpoint, tokenizer: _Tokens) -> Prompt | None:

@@ -23,16 +23,15 @@ from pathlib import Path
 from edgewise.common.version import VERSION
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.tflite_builder import (
-    CACHE_NAMES,
     EMBEDDINGS,
     ENCODER_TOKENS,
     LAST_TOKEN,
-    NEW_NAMES,
     POSITIONS,
     TfliteBuilder,
     answer_signatures,
     signatures,
 )
+from edgewise.exporter.graph.tflite_cache import CACHE_NAMES, NEW_NAMES
 from edgewise.exporter.graph.tflite_encoder import (
     TOKEN_COUNT,
     TOKEN_TYPES,

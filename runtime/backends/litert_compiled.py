@@ -43,7 +43,7 @@ class CompiledEngine:
         )
         layout = decoder_cache(bundle.manifest)
         self._names = CacheNames.of(layout)
-        head_bytes = layout.head_size * np.dtype(np.float32).itemsize
+        head_bytes = layout.head_size * np.dtype(layout.dtype).itemsize
         self._position_bytes = len(self._names.cache) * layout.key_value_heads * head_bytes
         self._indices: dict[str, int] = {}
         graphs = []

@@ -44,7 +44,7 @@ class InterpreterEngine:
         self._signatures = self._wrapper.GetSignatureDefs()
         self.graphs: tuple[Graph, ...] = tuple(self._graph(name) for name in self._signatures)
         shape = (slots, len(self._names.cache), layout.key_value_heads, capacity, layout.head_size)
-        self._store = lazy_zeros(shape)
+        self._store = lazy_zeros(shape, layout.dtype)
         self._loaded: dict[str, _LoadedGraph] = {}
 
     def run(self, slot: int, graph: Graph, new_tokens: Array, past: int) -> Array:

@@ -6,22 +6,27 @@ Runs in an environment of its own (torch and transformers are no dependency of E
     python tests/oracle/write_vision_language.py --check   # compare what is stored
 
 transformers has no LLaVA-Phi, but the same model as a LLaVA on a Phi: tensors are renamed, and the
-head gets the bias that a Phi has.
+head gets the bias that a Phi has. A LLaVA of its own is also saved, and the names that it is saved
+under must be those that are read.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, PhiConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny_checkpoint import DATA
 from tiny_vision_language import VISION_LANGUAGE, VISION_STATES, TinyVisionLanguage
+
+from edgewise.exporter.checkpoint.llava_names import with_parts_named
 
 TOLERANCE = 1e-5
 
@@ -39,6 +44,10 @@ def renamed(model: TinyVisionLanguage, name: str) -> str:
 
 
 def network(model: TinyVisionLanguage) -> LlavaForConditionalGeneration:
+    if model.config["model_type"] == "llava":
+        config = LlavaConfig(**model.config)
+        config._attn_implementation = "eager"
+        return loaded(model, LlavaForConditionalGeneration(config))
     parts = model.config["vision_config"]
     text = {name: value for name, value in model.config.items() if name != "vision_config"}
     config = LlavaConfig(
@@ -49,10 +58,32 @@ def network(model: TinyVisionLanguage) -> LlavaForConditionalGeneration:
     )
     result = LlavaForConditionalGeneration(config)
     result.lm_head = torch.nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size)
+    return loaded(model, result)
+
+
+def loaded(
+    model: TinyVisionLanguage, result: LlavaForConditionalGeneration
+) -> LlavaForConditionalGeneration:
     arrays = model.arrays | model.unread_arrays()
     state = {renamed(model, name): torch.tensor(array) for name, array in arrays.items()}
     result.load_state_dict(state, strict=True)
+    if model.config["model_type"] == "llava":
+        check_names(model, result, set(arrays))
     return result.eval()
+
+
+def check_names(
+    model: TinyVisionLanguage, network: LlavaForConditionalGeneration, known: set[str]
+) -> None:
+    """Stop where transformers saves a model under names that are not read as ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder)
+        with safe_open(Path(folder) / "model.safetensors", "np") as file:
+            written = list(file.keys())
+    read = set(with_parts_named(dict.fromkeys(written)))
+    if read != known:
+        raise SystemExit(f"{model.name}: saved are {sorted(written)[:4]}..., {read ^ known}")
+    print(f"{model.name}: saved as {sorted(written)[0]} ... {sorted(written)[-1]}")
 
 
 @torch.no_grad()
@@ -60,9 +91,12 @@ def live_states(name: str) -> dict[str, np.ndarray]:
     model = TinyVisionLanguage(name)
     llava, pixels = network(model), torch.tensor(model.pixels())
     tower = llava.model.vision_tower(pixels, output_hidden_states=True)
-    states = tower.hidden_states[-2][:, 1:]
+    vision = model.configuration.vision
+    states = tower.hidden_states[vision.layers]
+    if not vision.keeps_first:
+        states = states[:, 1:]
     features = llava.model.multi_modal_projector(states)
-    marker = model.config["vocab_size"] - 1
+    marker = model.configuration.vocabulary_size - 1
     result = {VISION_STATES: states.numpy(), "image_features": features.numpy()}
     for index, prompt in enumerate(model.prompts):
         ids = [

@@ -1,5 +1,6 @@
 """Images against the reference's own numbers, and everything that is refused."""
 
+import dataclasses
 import io
 import struct
 import sys
@@ -40,6 +41,24 @@ def test_pixels_are_those_of_the_reference_to_the_bit(name):
     pixels = pixels_of(PIL.Image.fromarray(case.pixels()), layout(case.size))
     assert pixels.dtype == np.float32
     assert np.array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize("name", IMAGE_CASES)
+def test_the_middle_is_that_of_the_reference_to_the_bit(name):
+    case = IMAGE_CASES[name]
+    with np.load(DATA / "images" / f"{name}.npz", allow_pickle=False) as stored:
+        expected = stored["cut"]
+    without_bars = dataclasses.replace(layout(case.size), padding="none")
+    pixels = pixels_of(PIL.Image.fromarray(case.pixels()), without_bars)
+    assert pixels.dtype == np.float32
+    assert np.array_equal(pixels, expected)
+
+
+def test_a_middle_of_almost_nothing_is_refused():
+    narrow = dataclasses.replace(layout(336), padding="none")
+    assert pixels_of(PIL.Image.new("RGB", (2, 700)), narrow).shape == (3, 336, 336)
+    with pytest.raises(ImageError, match="1 x 700 pixels, of which 336 x 336 in the middle"):
+        pixels_of(PIL.Image.new("RGB", (1, 700)), narrow)
 
 
 @settings(max_examples=40, deadline=None)
