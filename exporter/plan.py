@@ -267,6 +267,7 @@ def make_plan(
         drafts=drafts,
         cache_dtype=_checked_cache_dtype(
             cache_dtype,
+            chosen_runtime,
             profile.runtime_choice(engine),
             family,
             loses_nothing=_loses_nothing(settled),
@@ -370,6 +371,7 @@ def _checked_recipe(profile: Profile, runtime: str, text: str | None, family: Fa
 
 def _checked_cache_dtype(
     asked: str | None,
+    runtime: RuntimeName,
     choice: RuntimeChoice,
     family: Family,
     *,
@@ -386,6 +388,10 @@ def _checked_cache_dtype(
     problems = problems_with_cache_dtype(dtype, runtime=choice.name)
     if is_traced and dtype != "float32":
         problems.append("the graph of another program keeps float32")
+    if runtime == "litertlm" and dtype != "float32":
+        problems.append("LiteRT-LM keeps float32")
+    if choice.userland == "armv7l" and dtype == "int8":
+        problems.append("tflite-runtime has not been tried with int8; use 'float32'")
     if family == "encoder":
         problems.append("an encoder keeps nothing")
     elif dtype == "int8" and family != "decoder":

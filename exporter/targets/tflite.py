@@ -170,6 +170,7 @@ def _add_model_graphs(
                     signature,
                     plan.context_length,
                     takes_embeddings=takes_embeddings,
+                    cache_scales=plan.cache_scales if plan.cache_dtype == "int8" else None,
                 )
                 plan.describe("forward", builder, checkpoint)
                 builder.finish()

@@ -37,6 +37,7 @@ REPORT = {
     "formats": FORMATS,
     "calibration": type(None),
     "context_length": int,
+    "cache_dtype": str,
     "bytes": int,
     "verification": VERIFICATION,
     "seconds": float,

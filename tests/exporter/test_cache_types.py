@@ -35,6 +35,7 @@ END = 1  # the token that ends an answer
         ({"recipe": "int4", "cache_dtype": "float32"}, "float32"),
         ({"recipe": "int4", "cache_dtype": "int8"}, "int8"),
         ({"recipe": "int8", "runtime": "tflite"}, "float32"),
+        ({"recipe": "int8", "runtime": "tflite", "cache_dtype": "int8"}, "int8"),
     ],
 )
 def test_the_profile_decides_unless_it_is_asked_or_nothing_may_be_lost(
@@ -49,28 +50,39 @@ def test_the_profile_decides_unless_it_is_asked_or_nothing_may_be_lost(
     ("settings", "message"),
     [
         ({"cache_dtype": "fp16"}, "'fp16' is unknown.*float16"),
-        ({"cache_dtype": "int8", "runtime": "tflite"}, "'int8' has no graphs in tflite"),
+        ({"cache_dtype": "float16", "runtime": "tflite"}, "'float16' leaves XNNPACK in tflite"),
+        ({"cache_dtype": "int8", "runtime": "litertlm"}, "LiteRT-LM keeps float32"),
+        (
+            {"cache_dtype": "int8", "profile": "raspberry_pi_zero_2w"},
+            "tflite-runtime has not been tried with int8",
+        ),
     ],
 )
 def test_what_there_is_not_is_refused(tiny_folder, tmp_path, settings, message):
     with pytest.raises(PlanError, match=message):
-        export(str(tiny_folder(NAME)), profile=BOARD, output=tmp_path / "bundle", **settings)
+        export(
+            str(tiny_folder(NAME)), **{"profile": BOARD, "output": tmp_path / "bundle", **settings}
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_a_bundle_is_verified_and_answers(tiny_folder, tmp_path, dtype):
+@pytest.mark.parametrize(
+    ("runtime", "dtype"), [("onnx", "float16"), ("onnx", "int8"), ("tflite", "int8")]
+)
+def test_a_bundle_is_verified_and_answers(tiny_folder, tmp_path, runtime, dtype):
     report = export(
         str(tiny_folder(NAME)),
         profile=BOARD,
         output=tmp_path / "bundle",
+        runtime=runtime,
         recipe="fp16",
         cache_dtype=dtype,
         force=True,  # logits of a random model lie close together
     )
     manifest = report.bundle.manifest
     assert manifest.cache.dtype == dtype
-    assert manifest.minimum_versions["onnxruntime"] == ("1.27" if dtype == "int8" else "1.23")
+    if runtime == "onnx":
+        assert manifest.minimum_versions["onnxruntime"] == ("1.27" if dtype == "int8" else "1.23")
     assert report.verification.gate == GATES[16 if dtype == "float16" else 8]
     assert report.verification.mean_divergence < report.verification.gate.mean_divergence
     options = GenerationOptions(max_tokens=24, temperature=0.0, logit_bias={END: -100.0})

@@ -36,7 +36,12 @@ CLEAR_LEAD = 1e-3  # of a greedy choice; float32 rounding moves a logit by a hun
 def test_a_bundle_generates_what_the_reference_does(tiny_folder, tmp_path, name, recipe):
     folder = tiny_folder(name)
     report = export(
-        str(folder), profile=BOARD, output=tmp_path / "bundle", recipe=recipe, force=True
+        str(folder),
+        profile=BOARD,
+        output=tmp_path / "bundle",
+        recipe=recipe,
+        cache_dtype="float32",
+        force=True,
     )
     bundle = open_bundle(report.bundle.path, verify_hashes=True)
     assert bundle.manifest.recipe == recipe

@@ -305,7 +305,7 @@ def test_memory_counts_the_tower_by_its_image_and_contexts_that_hold_one():
     assert small.budget.working_bytes == large.budget.working_bytes
     scores, of_a_token = 3 * 16 * 577, 8 * 1024 + 3 * 4096
     assert small.budget.working_bytes == 4 * 577 * (scores + of_a_token)
-    assert large.budget.cache_bytes_per_token == 2 * 32 * 2560 * 4
+    assert large.budget.cache_bytes_per_token == 2 * 32 * 2560 * 2  # float16
     crowded = forecast(config, load_profile("raspberry_pi_4"))
     contexts = [int(found) for found in re.findall(r"context of (\d+)", "; ".join(crowded.advice))]
     assert all(context > 577 for context in contexts)
