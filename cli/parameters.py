@@ -165,8 +165,8 @@ cache_type_option = click.option(
     "cache_dtype",
     metavar="TYPE",
     shell_complete=complete_cache_types,
-    help="How keys and values are kept: float32, float16 (half the memory, ONNX) or int8 (a quarter; "
-    "faster behind a long text, slower at reading one); default: as the profile says.",
+    help="How keys and values are kept: float32, float16 (half the memory, ONNX) or int8 (a "
+    "quarter; faster behind a long text, slower at reading one); default: as the profile says.",
 )
 
 
