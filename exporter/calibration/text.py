@@ -21,7 +21,7 @@ from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.checkpoint import TokenizerFiles
 
 WINDOW = 256  # tokens that see each other; a model's positions may be fewer
-MOST_TOKENS = 2048  # measured: more bring little
+MOST_TOKENS = 4096  # measured: more bring little
 LEAST_TOKENS = 512  # fewer say too little of what a layer's inputs have in common
 FILE_MAX_BYTES = 16 << 20
 _CHARACTERS = 16  # of a token, in which nearly every one fits

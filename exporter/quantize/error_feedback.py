@@ -8,7 +8,10 @@ and zero points of a block are searched when its turn comes, on the updated weig
 whole channel is searched before the first column.
 
 Rules: what is minimized is the squared error of the layer's output on the calibration inputs, so
-inputs that never occur are protected by a damping of the diagonal. Columns are taken in their order
+inputs that never occur are protected by a damping of the diagonal. Correlations that a text shows
+between K channels are the less to be trusted the fewer tokens there are: they are shrunk by
+1 / (1 + K / tokens), without which the wide matrices of an MLP come out worse on another text than
+rounded to nearest. Columns are taken in their order
 in the file, so the stored form is that of `quantize_blockwise` and `quantize_channelwise`. The
 arithmetic uses the machine's matrix library: codes may differ in places between machines, which
 those of the search alone never do.
@@ -103,11 +106,13 @@ class InputStatistics:
         if self.count == 0:
             raise QuantizeError("there are no calibration inputs; give a longer text")
         columns = len(self._products)
+        diagonal = np.diag_indices(columns)
         mean = float(np.diag(self._products).mean()) / self.count
         for damping in DAMPINGS:
             # inverse(H) = U^T U with U upper: from the Cholesky factor of H reversed in both axes.
             hessian = self._products[::-1, ::-1] / np.float32(self.count)
-            hessian[np.diag_indices(columns)] += damping * mean if mean > 0 else 1.0
+            hessian[diagonal] *= 1 + columns / self.count
+            hessian[diagonal] += damping * mean if mean > 0 else 1.0
             try:
                 lower = np.linalg.cholesky(hessian)
             except np.linalg.LinAlgError:

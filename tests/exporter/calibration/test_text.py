@@ -62,7 +62,7 @@ def test_what_is_no_text_is_refused_in_a_sentence(tmp_path, content, message):
         CalibrationFile.read(path)
 
 
-@pytest.mark.parametrize("words", [512, 600, 2048, 3000])
+@pytest.mark.parametrize("words", [512, 600, 4096, 5000])
 def test_windows_of_a_short_text_are_spread_over_it_and_apart(words):
     windows = windows_of(numbered(words), tokenizer_files(), 8192)
     assert windows.shape == (min(words, MOST_TOKENS) // WINDOW, WINDOW)
@@ -89,7 +89,7 @@ def test_a_demanded_beginning_stands_before_every_window():
 
 
 def test_no_window_is_longer_than_a_model_has_positions():
-    windows = windows_of(numbered(3000), tokenizer_files(), 64)
+    windows = windows_of(numbered(5000), tokenizer_files(), 64)
     assert windows.shape == (MOST_TOKENS // 64, 64)
 
 
@@ -97,6 +97,6 @@ def test_too_short_a_text_is_refused_with_the_numbers():
     with pytest.raises(CalibrationError) as caught:
         windows_of(numbered(300), tokenizer_files(), 8192)
     assert str(caught.value) == (
-        "the calibration text numbers.txt has 300 tokens; at least 512 are needed, and up to 2048 "
+        "the calibration text numbers.txt has 300 tokens; at least 512 are needed, and up to 4096 "
         "are used: give a longer text"
     )

@@ -43,7 +43,9 @@ def block_format(bits, block_size, symmetric):
 
 def damped(inputs):
     products = inputs.T.astype(np.float64) @ inputs / len(inputs)
-    return products + np.eye(len(products)) * DAMPINGS[0] * np.diag(products).mean()
+    diagonal = np.diag(products).copy()
+    shrunk = len(products) / len(inputs) * diagonal
+    return products + np.diag(shrunk + DAMPINGS[0] * diagonal.mean())
 
 
 def test_the_factor_is_that_of_the_damped_inverse(inputs, statistics):
@@ -217,3 +219,21 @@ def test_inputs_that_are_nearly_one_direction_still_have_a_factor():
     collected = InputStatistics(300)
     collected.add(np.outer(np.linspace(1e3, 2e3, 40), direction).astype(np.float32))
     assert np.isfinite(collected.feedback()).all()
+
+
+@pytest.mark.parametrize("tokens", [64, 256, 1024])
+def test_few_tokens_do_not_make_other_tokens_worse(tokens):
+    """What looks like a correlation in a short text is not taken for one."""
+    random = np.random.default_rng(3)
+    mixing = np.eye(256) + 0.02 * random.normal(size=(256, 256))
+    seen, others = (
+        (random.normal(size=(count, 256)) @ mixing).astype(np.float32) for count in (tokens, 2000)
+    )
+    weights = random.normal(size=(64, 256)).astype(np.float32)
+    collected = InputStatistics(256)
+    collected.add(seen)
+    form = block_format(4, 32, True)
+    found = quantize_with_feedback(weights, collected.feedback(), form).dequantize()
+    nearest = quantize_blockwise(weights, bits=4, block_size=32, symmetric=True).dequantize()
+    errors = [np.square(others @ (one - weights).T).sum() for one in (found, nearest)]
+    assert errors[0] < 1.08 * errors[1]  # 2 and more without the shrinking
