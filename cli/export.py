@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # What the pipeline calls its stages; every other one is a file that is fetched.
 STAGES = {
     "optimum": "optimum",
+    "smooth": "smooth",
     "measure": "measure",
     "calibrate": "calibrate",
     "cache": "cache",
@@ -256,6 +257,8 @@ def calibration_line(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     raised = len(found["formats"])
     more = f", {raised} in formats of their own" if raised else ""
+    places = len(found["smoothed"])
+    more += f", outliers smoothed in {places} places" if places else ""
     words = f"{found['matrices']} matrices rounded with {found['method']} on {found['tokens']}"
     return [("calibration", f"{words} tokens{more}")]
 

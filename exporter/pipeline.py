@@ -217,7 +217,8 @@ def _verified(
         if load_reference is not None:
             reference = load_reference(bundle, threads, capacity)
             engines.callback(reference.close)
-        return verify(checkpoint, plan, backend, bundle.manifest, reference)
+        exact = replace(plan, factors={})  # the checkpoint itself, not what was made of it
+        return verify(checkpoint, exact, backend, bundle.manifest, reference)
 
 
 def _write_texts(

@@ -14,6 +14,7 @@ from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
 from edgewise.exporter.graph.outline import OutlineBuilder
 from edgewise.exporter.graph.protocol import CacheScales, Weight
+from edgewise.exporter.graph.scaling import Factors, ScalingBuilder
 from edgewise.exporter.model_size import EncoderWork
 from edgewise.exporter.models import Definition, family_of, find_model
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification
@@ -87,6 +88,7 @@ class ExportPlan:
     cache_dtype: CacheType = "float32"  # of what a decoder keeps of its own tokens
     drafts: bool = False  # whether graphs that check drafts are asked for, where they cost memory
     prepared: Mapping[str, PreparedMatrix] = field(default_factory=dict, repr=False)
+    factors: Mapping[str, Factors] = field(default_factory=dict, repr=False)  # by weight
     cache_scales: Mapping[int, CacheScales] = field(default_factory=dict, repr=False)  # by layer
 
     @property
@@ -188,7 +190,8 @@ class ExportPlan:
             role, source = self.tensors[name].role, checkpoint.tensors[name]
             return Weight(name, role, source, prepared=self.prepared)
 
-        getattr(self.definition, name)(builder, self.configuration, weight)
+        given = ScalingBuilder(builder, self.factors) if self.factors else builder
+        getattr(self.definition, name)(given, self.configuration, weight)
 
     def outline(self, name: str, checkpoint: Checkpoint) -> OutlineBuilder:
         """Return what one of the passes declares, without reading a weight."""

@@ -142,6 +142,9 @@ class Calibration:
     tokens: int  # of it that the model read
     matrices: int  # that were rounded so
     formats: Mapping[str, str]  # weight -> format, where it is not that of the weight's role
+    # First matrix behind channels that were made alike -> strength, from 0 (weights alike) to 1
+    # (activations alike).
+    smoothed: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ _LATE_IN_2: Mapping[str, object] = {"stop": []}
 _TOKENS_LATE_IN_2: Mapping[str, object] = {
     name: _TOKENS_NEW_IN_2[name] for name in ("ends_source", "forced_first", "forced_last")
 }
+# The same of version 3.
+_CALIBRATION_LATE_IN_3: Mapping[str, object] = {"smoothed": {}}
 
 
 def converted(value: Mapping[str, object], where: str, problems: list[str]) -> Mapping[str, object]:
@@ -49,6 +51,9 @@ def converted(value: Mapping[str, object], where: str, problems: list[str]) -> M
     version = value["format_version"]
     for older in range(int(str(version)), FORMAT_VERSION):
         value = {**_CONVERTERS[older](value, where, problems), "format_version": older + 1}
+    calibration = value.get("calibration")
+    if isinstance(calibration, dict):
+        value = {**value, "calibration": {**_CALIBRATION_LATE_IN_3, **calibration}}
     return value
 
 

@@ -1,8 +1,9 @@
 """Which matrices are worth more bits where a number of bytes is given for the weights.
 
 Workflow: `formats_within` measures what each product costs the model in the recipe's format
-(sensitivity.py). From the largest cost a byte on, matrices get a better format as long as the
-budget has room.
+(sensitivity.py), rounded as it will be: error feedback makes up for more in the matrices of
+attention than in those of an MLP. From the largest cost a byte on, matrices get a better format as
+long as the budget has room.
 
 | format | better format |
 |---|---|
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from edgewise.exporter.budget import model_size
 from edgewise.exporter.calibration.calibrate import SCALES, Progress
 from edgewise.exporter.calibration.errors import CalibrationError
+from edgewise.exporter.calibration.rounding import rounded_tokens
 from edgewise.exporter.calibration.sensitivity import measure
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.numpy_operations import Array
@@ -36,8 +38,6 @@ from edgewise.exporter.quantize.recipes import WeightFormat
 from edgewise.exporter.quantize.streaming import quantize_tensors
 
 MEASURED_TOKENS = 64
-ACTIVATION_STEPS = 127  # of a token's largest magnitude, as products of channels round them
-_SMALLEST_ROW_MAXIMUM = 1e-12  # a token of zeros must not divide by zero
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def formats_within(
     budget: int,
     checkpoint: Checkpoint,
     plan: ExportPlan,
-    windows: NDArray[np.int64],
+    window: NDArray[np.int64],
     progress: Progress,
 ) -> dict[str, PreparedMatrix]:
     """Choose the matrices that get a better format than their role has.
@@ -68,7 +68,8 @@ def formats_within(
         budget: Bytes that the weights may take, as ``weights_bytes`` counts them.
         checkpoint: The opened checkpoint.
         plan: What will be exported.
-        windows: int64 [windows, tokens], of which the first is measured on.
+        window: int64 [tokens], which is measured on. Where the plan has codes of the matrices,
+            rounded by a text, that was without this window.
         progress: Told of each product.
 
     Returns:
@@ -79,19 +80,8 @@ def formats_within(
             recipe takes anyway.
     """
     engine = plan.profile.runtime
-    formats = {role: plan.recipe.format_for(role) for role in ("attention", "mlp")}
-    if all(better_than(form, engine) is None for form in formats.values()):
-        given = ", ".join(f"{role}={form}" for role, form in formats.items())
-        raise CalibrationError(
-            f"the recipe {str(plan.recipe)!r} has {given}, for which there are no better formats "
-            "to spend a budget on; take int4 or, for onnx, int8, or leave --budget out"
-        )
-    least = weights_bytes(model_size(plan), plan.formats, engine, plan.activations)
-    if budget < least:
-        raise CalibrationError(
-            f"the budget is {budget} bytes, but with recipe {str(plan.recipe)!r} as it stands the "
-            f"weights take {least}; give more, or a recipe of fewer bits"
-        )
+    check_budget(budget, plan)
+    least = _least_bytes(plan)
     candidates: list[Candidate] = []
 
     def size(form: WeightFormat, weight: Weight) -> int:
@@ -108,7 +98,7 @@ def formats_within(
         seen = rounded_tokens(inputs) if form.kind == "channel" and engine == "onnx" else inputs
         products = []
         for weight in weights:
-            codes = quantize_tensors([weight.source], form, scales_as=SCALES[plan.runtime])
+            codes = quantize_tensors([weight.stored], form, scales_as=SCALES[plan.runtime])
             if codes is None:
                 raise TypeError(f"{weight.name} did not quantize as {form}")
             products.append(seen @ codes.dequantize().T)
@@ -118,7 +108,7 @@ def formats_within(
     shares = measure(
         checkpoint,
         plan,
-        windows[0, :MEASURED_TOKENS],
+        window[:MEASURED_TOKENS],
         altered,
         lambda done, total: progress("measure", done, total),
     )
@@ -128,6 +118,34 @@ def formats_within(
         for candidate in chosen
         for weight in candidate.weights
     }
+
+
+def check_budget(budget: int, plan: ExportPlan) -> None:
+    """Refuse a budget that leaves nothing to do.
+
+    Raises:
+        CalibrationError: No format of the recipe has a better one, or the budget is less than the
+            recipe takes anyway.
+    """
+    engine = plan.profile.runtime
+    formats = {role: plan.recipe.format_for(role) for role in ("attention", "mlp")}
+    if all(better_than(form, engine) is None for form in formats.values()):
+        given = ", ".join(f"{role}={form}" for role, form in formats.items())
+        raise CalibrationError(
+            f"the recipe {str(plan.recipe)!r} has {given}, for which there are no better formats "
+            "to spend a budget on; take int4 or, for onnx, int8, or leave --budget out"
+        )
+    least = _least_bytes(plan)
+    if budget < least:
+        raise CalibrationError(
+            f"the budget is {budget} bytes, but with recipe {str(plan.recipe)!r} as it stands the "
+            f"weights take {least}; give more, or a recipe of fewer bits"
+        )
+
+
+def _least_bytes(plan: ExportPlan) -> int:
+    runtime = plan.profile.runtime
+    return weights_bytes(model_size(plan), plan.formats, runtime, plan.activations)
 
 
 def chosen_within(
@@ -156,11 +174,3 @@ def better_than(form: WeightFormat, engine: str) -> WeightFormat | None:
             return WeightFormat("block", 8, form.block_size)
         return WeightFormat("channel", 8)
     return WeightFormat("block", 8, 32) if form.kind == "channel" and engine == "onnx" else None
-
-
-def rounded_tokens(inputs: Array) -> Array:
-    """Return what products of channels make of their inputs: each token in steps of its own."""
-    largest = np.abs(inputs).max(axis=1, keepdims=True)
-    step = np.maximum(largest, np.float32(_SMALLEST_ROW_MAXIMUM)) / np.float32(ACTIVATION_STEPS)
-    rounded: Array = np.rint(inputs / step) * step
-    return rounded

@@ -1,12 +1,16 @@
-"""All that a text does to an export: which matrices get more bits, and how all are rounded."""
+"""All that a text does to an export.
+
+Which channels change places with outliers, which matrices get more bits, and how all are rounded.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from edgewise.exporter.calibration.bits import formats_within
+from edgewise.exporter.calibration.bits import check_budget, formats_within
 from edgewise.exporter.calibration.calibrate import Progress, calibrate, check_calibratable
+from edgewise.exporter.calibration.smoothing import smoothed
 from edgewise.exporter.calibration.text import CalibrationFile, windows_of
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.plan import ExportPlan
@@ -44,11 +48,24 @@ def prepare(
         QuantizeError: Weights or activations that are not finite.
     """
     check_calibratable(plan)
-    windows = windows_of(file, checkpoint.tokenizer, plan.configuration.context_length)
     if budget is not None:
-        chosen = formats_within(budget, checkpoint, plan, windows, progress)
+        check_budget(budget, plan)
+    windows = windows_of(file, checkpoint.tokenizer, plan.configuration.context_length)
+    smoothing = smoothed(checkpoint, plan, windows, progress)
+    plan = replace(plan, factors=smoothing.factors)
+    if budget is not None:
+        # Every other window is enough, and the one that is measured on not among them.
+        rounded = calibrate(checkpoint, plan, windows[1::2], folder, progress)
+        chosen = formats_within(budget, checkpoint, rounded, windows[0], progress)
         plan = replace(plan, prepared=chosen)
     formats = {name: str(matrix.form) for name, matrix in plan.prepared.items()}
     prepared = calibrate(checkpoint, plan, windows, folder, progress)
-    done = Calibration(METHOD, file.sha256, windows.size, len(prepared.prepared), formats)
+    done = Calibration(
+        METHOD,
+        file.sha256,
+        windows.size,
+        len(prepared.prepared),
+        formats,
+        dict(smoothing.strengths),
+    )
     return prepared, done

@@ -268,7 +268,7 @@ def test_a_text_to_calibrate_on_is_told_of(edgewise, checkpoint, tmp_path):
     ("content", "sentence"),
     [
         (None, "can not be read: No such file or directory; give a file of plain text"),
-        (b"Too short.", "at least 512 are needed, and up to 2048 are used: give a longer text"),
+        (b"Too short.", "at least 512 are needed, and up to 4096 are used: give a longer text"),
         (b"\xff\xfe", "is no UTF-8 text (byte 0); give a file of plain text"),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_budget_raises_matrices_and_is_told_of(edgewise, checkpoint, tmp_path)
     assert result.code == 0
     assert " in formats of their own" in result.out
     stages = [line.split()[0] for line in result.err.splitlines()]
-    assert stages == ["measure", "calibrate", "export", "verify", "publish"]
+    assert stages == ["calibrate", "measure", "calibrate", "export", "verify", "publish"]
     small = edgewise("export", checkpoint, *arguments, "--budget", "1kB", *output)
     assert "the budget is 1000 bytes, but with recipe 'int4'" in small.mistake()
     alone = edgewise("export", checkpoint, "--profile", "x86_64", "--budget", "1.5KiB", *output)

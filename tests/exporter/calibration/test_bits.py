@@ -12,9 +12,9 @@ from edgewise.exporter.calibration.bits import (
     better_than,
     chosen_within,
     formats_within,
-    rounded_tokens,
 )
 from edgewise.exporter.calibration.errors import CalibrationError
+from edgewise.exporter.calibration.rounding import rounded_tokens
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.model_size import weights_bytes
 from edgewise.exporter.plan import make_plan
@@ -153,10 +153,9 @@ def test_tokens_are_rounded_in_steps_of_their_own():
 def test_more_room_raises_more_matrices_never_past_the_budget(opened, recipe):
     plan = plan_of(opened, recipe)
     least = weights_bytes(model_size(plan), plan.formats, "onnx")
-    windows = WINDOW[None]
     counts = []
     for room in (0, 3000, 10_000, 10**9):
-        chosen = formats_within(least + room, opened, plan, windows, nothing)
+        chosen = formats_within(least + room, opened, plan, WINDOW, nothing)
         extra = 0
         for matrix in chosen.values():
             rows, columns = matrix.shape
@@ -193,7 +192,7 @@ def stored_bytes(form, rows, columns):
 )
 def test_a_budget_that_leaves_nothing_to_do_is_refused(opened, recipe, budget, message):
     with pytest.raises(CalibrationError, match=message):
-        formats_within(budget, opened, plan_of(opened, recipe), WINDOW[None], nothing)
+        formats_within(budget, opened, plan_of(opened, recipe), WINDOW, nothing)
 
 
 @pytest.fixture(scope="module")
