@@ -174,17 +174,32 @@ def load_parts(
         EdgewiseError: As `load`.
     """
     make = engine_factory(bundle.manifest, keep_packed=True) if factory is None else factory
-    with Beside(lambda: make(bundle, threads=threads, **sizes)) as loading:
-        from edgewise.runtime.chat import ChatTemplate  # noqa: PLC0415  # while the engine loads
-        from edgewise.runtime.tokenizer import Tokenizer  # noqa: PLC0415
 
-        template = ChatTemplate.open(bundle)
-        if bundle.manifest.family == "decoder":  # the modules that will be needed next
-            runtime.LanguageModel  # noqa: B018
-        tokenizer = Tokenizer.open(bundle)  # keeps the interpreter to itself, so it comes last
-    engine = loading.result()
+    def load_engine() -> Any:
+        return make(bundle, threads=threads, **sizes)
+
+    if bundle.manifest.runtime == "tflite":
+        # LiteRT is soon there, and takes up the memory that reading a tokenizer leaves.
+        tokenizer, template = _read_texts(bundle)
+        engine = load_engine()
+    else:
+        with Beside(load_engine) as loading:
+            tokenizer, template = _read_texts(bundle)
+        engine = loading.result()
     give_freed_memory_back()  # which reading the tokenizer and laying out the graphs took
     return engine, tokenizer, template
+
+
+def _read_texts(bundle: Bundle) -> tuple[Tokenizer, ChatTemplate | None]:
+    """Read tokenizer and template, and the modules that will be needed next."""
+    from edgewise.runtime.chat import ChatTemplate  # noqa: PLC0415  # while the engine loads
+    from edgewise.runtime.tokenizer import Tokenizer  # noqa: PLC0415
+
+    template = ChatTemplate.open(bundle)
+    if bundle.manifest.family == "decoder":
+        runtime.LanguageModel  # noqa: B018
+    # It keeps the interpreter to itself, so it comes last.
+    return Tokenizer.open(bundle), template
 
 
 def _known_beginnings(bundle: Bundle, budget_bytes: int) -> PrefixStore:
