@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 LABELS_SHOWN = 12
 POOLING_SHOWN = {"mean": "mean of all tokens' states", "first": "the first token's state"}
-ELEMENT_BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 @click.command(
@@ -45,11 +44,13 @@ def inspect(*, bundle: Path, verify_hashes: bool, as_json: bool) -> None:
 
 def cache_bytes_per_token(manifest: Manifest) -> int:
     """Return what one token adds to the key/value cache, in bytes; an encoder keeps none."""
+    from edgewise.firmware_profiles.vocabulary import CACHE_DTYPE_BYTES
+
     cache = manifest.cache
     if cache is None:
         return 0
     elements = 2 * cache.layers * cache.key_value_heads * cache.head_size  # keys and values
-    return elements * ELEMENT_BYTES[cache.dtype]
+    return elements * CACHE_DTYPE_BYTES[cache.dtype]
 
 
 def cross_cache_bytes_per_token(manifest: Manifest) -> int:
@@ -57,11 +58,13 @@ def cross_cache_bytes_per_token(manifest: Manifest) -> int:
 
     Its layers attend to the source with as many heads of the same size, in float32.
     """
+    from edgewise.firmware_profiles.vocabulary import CACHE_DTYPE_BYTES
+
     cache = manifest.cache
     if cache is None or manifest.source_length is None:
         return 0
     elements = 2 * cache.layers * cache.key_value_heads * cache.head_size  # keys and values
-    return elements * ELEMENT_BYTES["float32"]
+    return elements * CACHE_DTYPE_BYTES["float32"]
 
 
 def bundle_json(bundle: Bundle, *, hashes_verified: bool) -> dict[str, Any]:

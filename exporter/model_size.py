@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
 
+from edgewise.firmware_profiles.vocabulary import CACHE_DTYPE_BYTES, MULTIPLIED_ROLES
+
 SCALE_BYTES = 4  # float32
 BLOCK_SCALE_BYTES = MappingProxyType({"onnx": 4, "tflite": 2})  # float32, float16
 FLOAT_BYTES = 4
-CACHE_ELEMENT_BYTES = MappingProxyType({"float32": 4, "float16": 2, "int8": 1})
 PLAIN_BYTES = MappingProxyType(
     {"fp32": Fraction(4), "fp16": Fraction(2), "int8": Fraction(1), "int4-channel": Fraction(1, 2)}
 )
-MULTIPLIED_ROLES = ("attention", "mlp", "head")  # an embedding has no product
 CHANNEL_FORMATS = ("int8", "int4-channel")  # a scale for each row
 BLOCK_FORMAT = re.compile(
     r"int(?P<bits>[48])-block(?P<size>32|64|128)(?P<zero_points>-asymmetric)?"
@@ -97,7 +97,7 @@ class ModelSize:
         int8 caches are counted without their scales, which are fixed and do not grow with tokens.
         """
         elements = 2 * self.layers * self.key_value_heads * self.head_size * self.cache_copies
-        return elements * CACHE_ELEMENT_BYTES[dtype]
+        return elements * CACHE_DTYPE_BYTES[dtype]
 
     def working_bytes(self, context: int) -> int:
         """Bytes that stay or pass beside weights and cache; a decoder's own are too few to count.
