@@ -24,7 +24,7 @@ from edgewise.device.spread import (
     tell_nobody,
 )
 from edgewise.device.start_figures import measure_starts
-from edgewise.runtime.bundle import Manifest, open_bundle
+from edgewise.runtime.bundle import Manifest, open_bundle, source_size
 
 DEFAULT_SOURCE_TOKENS = 128
 DEFAULT_NEW_TOKENS = 64
@@ -130,7 +130,7 @@ def profile_sequence_model(
 
 def _settled(manifest: Manifest, source: int | None, new: int | None) -> tuple[int, int]:
     check_counts(prompt_tokens=source, new_tokens=new)
-    longest = manifest.source_length or manifest.context_length
+    longest = source_size(manifest)
     # One more is decoded to text: the first, whose time is not counted.
     most = manifest.context_length - 1
     source = min(DEFAULT_SOURCE_TOKENS, longest) if source is None else source
