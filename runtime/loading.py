@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from edgewise import runtime  # imports each kind of model when it is named
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.process_memory import give_freed_memory_back
-
 from edgewise.runtime.beside import Beside
 from edgewise.runtime.bundle import Bundle, Manifest, open_bundle
 from edgewise.runtime.cache_folder import PREFIX_SUFFIX, cached_files
