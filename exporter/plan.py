@@ -17,6 +17,7 @@ from edgewise.exporter.graph.protocol import CacheScales, Weight
 from edgewise.exporter.graph.scaling import Factors, ScalingBuilder
 from edgewise.exporter.model_size import EncoderWork
 from edgewise.exporter.models import Definition, family_of, find_model
+from edgewise.exporter.models.config_sizes import check_sizes
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification
 from edgewise.exporter.models.encoder import EncoderConfiguration
 from edgewise.exporter.models.encoder_decoder import EncoderDecoderConfiguration
@@ -236,6 +237,8 @@ def make_plan(
     architecture = str(checkpoint.config["model_type"])
     definition = find_model(architecture) if traced is None else traced
     family = family_of(architecture) if traced is None else traced.family
+    if traced is None:
+        check_sizes(checkpoint.config)
     configuration = definition.configuration(checkpoint.config)
     tensors = definition.tensors(configuration)
     if traced is None:
