@@ -21,7 +21,8 @@ from edgewise.exporter.checkpoint.rotary_configuration import with_one_rotary_fo
 from edgewise.exporter.model_size import bytes_by_role
 from edgewise.exporter.models import find_model
 from edgewise.exporter.models.config_sizes import check_sizes
-from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.plan import ExportPlan
+from edgewise.exporter.planning import make_plan
 from edgewise.firmware_profiles import Profile
 
 _NO_TOKENIZER = TokenizerFiles(
