@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.onnx_traced import TracedGraph
-from edgewise.exporter.plan import check_traceable
+from edgewise.exporter.planning import check_traceable
 from edgewise.exporter.targets import Progress
 from edgewise.exporter.targets.traced_onnx import TracedTarget
 from edgewise.exporter.traced.model import TracedModel

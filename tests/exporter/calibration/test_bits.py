@@ -18,7 +18,7 @@ from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.calibration.rounding import rounded_tokens
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.model_size import weights_bytes
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.quantize.recipes import WeightFormat
 from edgewise.exporter.quantize.streaming import quantize_tensors
 from edgewise.firmware_profiles import load_profile
