@@ -15,7 +15,7 @@ from edgewise.cli.progress import StageBars
 if TYPE_CHECKING:
     from edgewise.device.bench import AnyReport
     from edgewise.device.encoder_profiler import EncoderReport
-    from edgewise.device.profiler import BenchReport
+    from edgewise.device.profiler import DecoderReport
     from edgewise.device.sequence_profiler import SequenceReport
     from edgewise.device.spread import Spread
 
@@ -125,7 +125,7 @@ def show(report: AnyReport) -> None:
     console.write_table(rows, indent=2)
 
 
-def _decoder(report: BenchReport) -> tuple[str, list[tuple[str, str]]]:
+def _decoder(report: DecoderReport) -> tuple[str, list[tuple[str, str]]]:
     rows = []
     for depth in report.depths:
         behind = f" after {depth.history}" if depth.history else ""

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from edgewise.device.encoder_profiler import EncoderReport, profile_encoder
-from edgewise.device.profiler import BenchReport, profile_bundle
+from edgewise.device.profiler import DecoderReport, profile_bundle
 from edgewise.device.sequence_profiler import SequenceReport, profile_sequence_model
 from edgewise.device.spread import ProfilerError, Progress
 from edgewise.runtime.bundle import Manifest, open_bundle
 
-AnyReport: TypeAlias = BenchReport | EncoderReport | SequenceReport
+AnyReport: TypeAlias = DecoderReport | EncoderReport | SequenceReport
 
 
 def bench_bundle(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgewise.device.bench_report import BenchReport, common_figures
 from edgewise.device.spread import (
     Percentiles,
     ProfilerError,
@@ -47,39 +48,18 @@ class LengthFigures:
     texts_per_second: Spread
 
 
-@dataclass(frozen=True)
-class EncoderReport:
+@dataclass(frozen=True, kw_only=True)
+class EncoderReport(BenchReport):
     """What the bundle of an encoder does on this machine.
 
     Attributes:
-        model_id: The model.
-        recipe: How its weights are stored.
-        profile: The board it was exported for.
-        runtime: The engine.
-        threads: Threads that computed.
         rounds: Measurements of each throughput; of each latency, ten times as many.
         batch: Texts of a call whose throughput is measured.
         lengths: The engine's speeds by length, ascending.
-        load_seconds: Opening the bundle and loading the engine, in a fresh process.
-        cold_start_seconds: From the start of a process to its first result; the files may be in
-            the system's cache.
-        peak_rss_bytes: Of a process that encoded one text of the greatest length.
-        anonymous_rss_bytes: The part of its memory, at the end, that no file backs; None where the
-            system does not say.
     """
 
-    model_id: str
-    recipe: str
-    profile: str
-    runtime: str
-    threads: int
-    rounds: int
     batch: int
     lengths: tuple[LengthFigures, ...]
-    load_seconds: Spread
-    cold_start_seconds: Spread
-    peak_rss_bytes: int
-    anonymous_rss_bytes: int | None
 
 
 def profile_encoder(
@@ -117,18 +97,9 @@ def profile_encoder(
     )
     used_threads, figures = _measure(path, settled, rounds, threads, report)
     return EncoderReport(
-        model_id=manifest.model_id,
-        recipe=manifest.recipe,
-        profile=manifest.profile,
-        runtime=manifest.runtime,
-        threads=used_threads,
-        rounds=rounds,
+        **common_figures(manifest, starts, threads=used_threads, rounds=rounds),
         batch=BATCH,
         lengths=figures,
-        load_seconds=starts.load_seconds,
-        cold_start_seconds=starts.cold_start_seconds,
-        peak_rss_bytes=starts.peak_rss_bytes,
-        anonymous_rss_bytes=starts.anonymous_rss_bytes,
     )
 
 

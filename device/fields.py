@@ -197,10 +197,6 @@ class Fields:
         """Tell whether a field is there and not null; it stays to be taken."""
         return self._values.get(name) is not None
 
-    def names(self) -> tuple[str, ...]:
-        """Return the names of what has not been taken."""
-        return tuple(self._values)
-
     def _is_absent(self, name: str) -> bool:
         if self.has(name):
             return False

@@ -7,7 +7,7 @@ bound. Workflow: ``Link(...)``, ``open``, then ``pump`` again and again, with ``
 
 Rules: one thread uses a link; events come from inside ``open`` and ``pump``; an event handler must
 be quick, and an exception from it is logged and counted, never the connection's end. paho's
-exceptions and codes do not leave this file.
+exceptions and classes do not leave this file.
 """
 
 from __future__ import annotations
@@ -30,13 +30,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edgewise.device.broker_address import BrokerAddress
-from edgewise.device.errors import (
-    BrokerRefusedError,
-    BrokerUnreachableError,
-    DeviceError,
-    SessionTakenOverError,
-)
+from edgewise.device.errors import DeviceError, SessionTakenOverError
 from edgewise.device.outbox import Outgoing
+from edgewise.device.refusals import refused, unreachable
 from edgewise.device.transport import (
     MAX_IN_FLIGHT,
     MQTT_3,
@@ -46,7 +42,6 @@ from edgewise.device.transport import (
     LinkEvents,
     LinkLostError,
     NoAnswerError,
-    ProtocolRefusedError,
     Welcome,
 )
 
@@ -56,10 +51,6 @@ _ENGINE_PROTOCOLS = {MQTT_5: paho.MQTTv5, MQTT_3: paho.MQTTv311}
 
 NEVER = 0xFFFFFFFF  # MQTT 5: a session that does not expire
 
-_UNSUPPORTED_PROTOCOL = 132
-_CLIENT_ID_REFUSED = 133
-_CREDENTIALS_REFUSED = frozenset({134, 135})
-_TRY_LATER = frozenset({136, 137, 156, 157, 159})
 _KEEP_ALIVE_TIMEOUT = 141
 _TAKEN_OVER = 142
 _NO_SUBSCRIBERS = 16
@@ -186,34 +177,7 @@ class Link:
             )
         except (OSError, ValueError) as error:
             self.abandon()
-            raise self._connect_error(error) from error
-
-    def _connect_error(self, error: Exception) -> DeviceError:
-        where = str(self._address)
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return BrokerRefusedError(
-                f"The certificate of {where} is not trusted: {error.verify_message}. Give the "
-                "file of the authority that signed it, and the host name that stands in it."
-            )
-        if isinstance(error, ssl.SSLError):
-            return BrokerRefusedError(
-                f"{where} does not complete the TLS handshake ({error.reason}). Does it speak "
-                "TLS on this port, and does it want a client certificate?"
-            )
-        if isinstance(error, socket.gaierror):
-            return BrokerUnreachableError(
-                f"The host name of {where} is not known here. Check its spelling and the network."
-            )
-        if isinstance(error, ConnectionRefusedError):
-            reason = "the connection is refused: nothing listens there"
-        elif isinstance(error, TimeoutError):
-            reason = f"no answer in {self._options.connect_timeout_seconds:g} seconds"
-        else:
-            reason = str(error)
-        return BrokerUnreachableError(
-            f"No MQTT broker can be reached at {where} ({reason}). "
-            "Start the broker, or check host and port."
-        )
+            raise unreachable(self._address, self._options, error) from error
 
     def pump(self, timeout: float, wake: socket.socket | None) -> None:
         """Wait for the network, or for ``wake`` to become readable, and handle what came.
@@ -400,25 +364,9 @@ class Link:
                 retain_available=bool(getattr(properties, "RetainAvailable", 1)),
             )
             return
-        where = str(self._address)
-        if reason.value == _UNSUPPORTED_PROTOCOL:
-            self._refusal = ProtocolRefusedError(f"{where} does not speak MQTT {self._protocol}.")
-        elif reason.value in _CREDENTIALS_REFUSED:
-            who = "no user name was given" if self._address.user is None else "user or password"
-            self._refusal = BrokerRefusedError(
-                f"{where} refuses the login ({who}: {reason}). Give user and password in the "
-                "broker's URL, as mqtt://user:password@host."
-            )
-        elif reason.value == _CLIENT_ID_REFUSED:
-            self._refusal = BrokerRefusedError(
-                f"{where} refuses the client id {self._options.client_id!r}. Choose another name."
-            )
-        elif reason.value in _TRY_LATER:
-            self._refusal = BrokerUnreachableError(
-                f"{where} takes no connection just now ({reason}). Try again later."
-            )
-        else:
-            self._refusal = BrokerRefusedError(f"{where} refuses the connection ({reason}).")
+        self._refusal = refused(
+            self._address, self._options, self._protocol, code=reason.value, reason=str(reason)
+        )
 
     def _on_disconnect(
         self, _client: paho.Client, _data: Any, flags: Any, reason: Any, _properties: Any

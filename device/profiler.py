@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgewise.device.bench_report import BenchReport, common_figures
 from edgewise.device.spread import (
     ProfilerError,
     Progress,
@@ -49,44 +50,22 @@ class DepthFigures:
     decode_tokens_per_second: Spread
 
 
-@dataclass(frozen=True)
-class BenchReport:
-    """What a bundle does on this machine.
+@dataclass(frozen=True, kw_only=True)
+class DecoderReport(BenchReport):
+    """What the bundle of a decoder does on this machine.
 
     Attributes:
-        model_id: The model.
-        recipe: How its weights are stored.
-        profile: The board it was exported for.
-        runtime: The engine.
-        threads: Threads that computed.
         prompt_tokens: Tokens of each prompt.
         new_tokens: Tokens decoded after it.
-        rounds: Measurements of each speed.
         depths: The engine's speeds; the first is that of an empty cache.
         text_decode_tokens_per_second: Decoding with an empty cache as an application gets it:
             sampling (greedy) and text included; None where the model scores texts.
-        load_seconds: Opening the bundle and loading the engine, in a fresh process.
-        cold_start_seconds: From the start of a process to the first token of a short prompt; the
-            files may be in the system's cache.
-        peak_rss_bytes: Of a process that answered one such request.
-        anonymous_rss_bytes: The part of its memory, at the end, that no file backs; None where the
-            system does not say.
     """
 
-    model_id: str
-    recipe: str
-    profile: str
-    runtime: str
-    threads: int
     prompt_tokens: int
     new_tokens: int
-    rounds: int
     depths: tuple[DepthFigures, ...]
     text_decode_tokens_per_second: Spread | None
-    load_seconds: Spread
-    cold_start_seconds: Spread
-    peak_rss_bytes: int
-    anonymous_rss_bytes: int | None
 
 
 def profile_bundle(
@@ -98,7 +77,7 @@ def profile_bundle(
     rounds: int = 5,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> BenchReport:
+) -> DecoderReport:
     """Measure a bundle.
 
     Args:
@@ -130,21 +109,12 @@ def profile_bundle(
         progress=report,
     )
     speeds = _measure_speeds(path, lengths, rounds, threads, report)
-    return BenchReport(
-        model_id=manifest.model_id,
-        recipe=manifest.recipe,
-        profile=manifest.profile,
-        runtime=manifest.runtime,
-        threads=speeds.threads,
+    return DecoderReport(
+        **common_figures(manifest, starts, threads=speeds.threads, rounds=rounds),
         prompt_tokens=lengths.prompt,
         new_tokens=lengths.new,
-        rounds=rounds,
         depths=speeds.depths,
         text_decode_tokens_per_second=speeds.text_decode,
-        load_seconds=starts.load_seconds,
-        cold_start_seconds=starts.cold_start_seconds,
-        peak_rss_bytes=starts.peak_rss_bytes,
-        anonymous_rss_bytes=starts.anonymous_rss_bytes,
     )
 
 

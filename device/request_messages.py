@@ -9,7 +9,6 @@ it is: the topic does.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -23,16 +22,11 @@ from edgewise.device.image_fields import (
     encode_images,
     parse_images,
 )
+from edgewise.device.sampling_fields import take_sampling
 from edgewise.runtime.options import (
-    DRY_ALLOWED_LENGTH_MAX,
-    DRY_BASE_MAX,
     DRY_BREAKER_MAX_LENGTH,
     DRY_BREAKERS,
-    DRY_MULTIPLIER_MAX,
-    LOGIT_BIAS_MAX,
-    LOGIT_BIAS_MAX_COUNT,
     LOGPROBS_MAX,
-    OCCURRENCE_PENALTY_MAX,
     WINDOW_MIN,
     GenerationOptions,
 )
@@ -52,8 +46,6 @@ MAX_SEED = 2**63 - 1
 MAX_TASK_LENGTH = 64  # characters of a task's name
 DEFAULT_PRIORITY = 5
 HIGHEST_PRIORITY = 9  # 0 is the lowest
-
-_TOKEN = re.compile("0|[1-9][0-9]{0,8}")  # an id
 
 ROLES = ("system", "user", "assistant")
 
@@ -243,24 +235,6 @@ def _dry_breakers(fields: Fields) -> tuple[str, ...]:
     return texts if is_given else DRY_BREAKERS
 
 
-def _occurrence_penalty(fields: Fields, name: str) -> float:
-    return fields.optional_number(name, -OCCURRENCE_PENALTY_MAX, OCCURRENCE_PENALTY_MAX) or 0.0
-
-
-def _logit_bias(fields: Fields) -> dict[int, float]:
-    if not fields.has("logit_bias"):
-        fields.take("logit_bias")
-        return {}
-    given = fields.inner("logit_bias")
-    names = given.names()
-    if len(names) > LOGIT_BIAS_MAX_COUNT or not all(_TOKEN.fullmatch(name) for name in names):
-        raise fields.fault(
-            f"The field 'logit_bias' must have up to {LOGIT_BIAS_MAX_COUNT} fields, each named by"
-            " a token's id."
-        )
-    return {int(name): given.number(name, -LOGIT_BIAS_MAX, LOGIT_BIAS_MAX) for name in names}
-
-
 def parse_request(payload: bytes, *, max_bytes: int = MAX_REQUEST_BYTES) -> Request:
     """Read a request's payload.
 
@@ -279,21 +253,6 @@ def parse_request(payload: bytes, *, max_bytes: int = MAX_REQUEST_BYTES) -> Requ
         images=parse_images(fields),
         task=fields.optional_text("task", max_length=MAX_TASK_LENGTH, min_length=1),
         max_tokens=fields.optional_integer("max_tokens", 1, MAX_TOKENS),
-        temperature=fields.optional_number("temperature", 0, 100),
-        top_k=fields.optional_integer("top_k", 0, 1_000_000),
-        top_p=fields.optional_number("top_p", 0, 1),
-        min_p=fields.optional_number("min_p", 0, 1),
-        repetition_penalty=fields.optional_number("repetition_penalty", 0.01, 100),
-        typical_p=_or_default(fields.optional_number("typical_p", 0, 1), 1.0),
-        frequency_penalty=_occurrence_penalty(fields, "frequency_penalty"),
-        presence_penalty=_occurrence_penalty(fields, "presence_penalty"),
-        logit_bias=_logit_bias(fields),
-        dry_multiplier=fields.optional_number("dry_multiplier", 0, DRY_MULTIPLIER_MAX) or 0.0,
-        dry_base=_or_default(fields.optional_number("dry_base", 1, DRY_BASE_MAX), Request.dry_base),
-        dry_allowed_length=_or_default(
-            fields.optional_integer("dry_allowed_length", 1, DRY_ALLOWED_LENGTH_MAX),
-            Request.dry_allowed_length,
-        ),
         dry_breakers=_dry_breakers(fields),
         seed=fields.optional_integer("seed", 0, MAX_SEED),
         stop=_texts_of(fields, "stop", most=MAX_STOP_STRINGS, longest=MAX_STOP_LENGTH),
@@ -310,6 +269,7 @@ def parse_request(payload: bytes, *, max_bytes: int = MAX_REQUEST_BYTES) -> Requ
         ),
         deadline_ms=fields.optional_integer("deadline_ms", 1, MAX_DEADLINE_MS),
         stream=fields.flag("stream", default=True),
+        **take_sampling(fields),
     )
     fields.nothing_else()
     if (request.prompt is None) == (request.messages is None):

@@ -193,11 +193,11 @@ class Requester(TextQuestions):
             if status is not None:
                 stream.notice(status)
 
-        def send() -> Delivery:
+        def publish(verb: str, payload: bytes) -> Delivery:
             return self._connection.publish(
                 Outgoing(
                     topics.request(self._client, verb),
-                    request.encode(),
+                    payload,
                     qos=REQUEST.qos,
                     retain=REQUEST.retain,
                     expires_at=wanted_until,
@@ -207,17 +207,7 @@ class Requester(TextQuestions):
             )
 
         def cancel() -> None:
-            self._connection.publish(
-                Outgoing(
-                    topics.request(self._client, CANCEL),
-                    Cancel(request.id).encode(),
-                    qos=REQUEST.qos,
-                    retain=REQUEST.retain,
-                    expires_at=wanted_until,
-                    response_topic=topics.reply(self._client, request.id),
-                    correlation=correlation,
-                )
-            )
+            publish(CANCEL, Cancel(request.id).encode())
 
         def check() -> None:
             if self._connection.stopped is not None:
@@ -233,7 +223,7 @@ class Requester(TextQuestions):
             deadline_seconds=deadline_seconds,
             patient=patient,
             begin=begin,
-            send=send,
+            send=lambda: publish(verb, request.encode()),
             cancel=cancel,
             check=check,
             done=done,

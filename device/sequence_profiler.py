@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from edgewise.device.bench_report import BenchReport, common_figures
 from edgewise.device.spread import (
     ProfilerError,
     Progress,
@@ -24,53 +25,31 @@ from edgewise.device.spread import (
     tell_nobody,
 )
 from edgewise.device.start_figures import measure_starts
-from edgewise.runtime.bundle import Manifest, open_bundle
+from edgewise.runtime.bundle import Manifest, open_bundle, source_size
 
 DEFAULT_SOURCE_TOKENS = 128
 DEFAULT_NEW_TOKENS = 64
 SEED = 20_260_101
 
 
-@dataclass(frozen=True)
-class SequenceReport:
+@dataclass(frozen=True, kw_only=True)
+class SequenceReport(BenchReport):
     """What the bundle of an encoder-decoder does on this machine.
 
     Attributes:
-        model_id: The model.
-        recipe: How its weights are stored.
-        profile: The board it was exported for.
-        runtime: The engine.
-        threads: Threads that computed.
         source_tokens: Tokens of each source.
         new_tokens: Tokens decoded for it.
-        rounds: Measurements of each figure.
         encode_seconds: Reading a source: its encoder, and what the decoder attends to.
         decode_tokens_per_second: The decoder's steps, one token each.
         text_decode_tokens_per_second: Decoding as an application gets it: sampling (greedy) and
             text included.
-        load_seconds: Opening the bundle and loading the engine, in a fresh process.
-        cold_start_seconds: From the start of a process to the first token of an answer to a short
-            source; the files may be in the system's cache.
-        peak_rss_bytes: Of a process that answered one source of the full length.
-        anonymous_rss_bytes: The part of its memory, at the end, that no file backs; None where the
-            system does not say.
     """
 
-    model_id: str
-    recipe: str
-    profile: str
-    runtime: str
-    threads: int
     source_tokens: int
     new_tokens: int
-    rounds: int
     encode_seconds: Spread
     decode_tokens_per_second: Spread
     text_decode_tokens_per_second: Spread
-    load_seconds: Spread
-    cold_start_seconds: Spread
-    peak_rss_bytes: int
-    anonymous_rss_bytes: int | None
 
 
 def profile_sequence_model(
@@ -110,27 +89,18 @@ def profile_sequence_model(
     )
     speeds = _measure(path, source, new, rounds, threads, report)
     return SequenceReport(
-        model_id=manifest.model_id,
-        recipe=manifest.recipe,
-        profile=manifest.profile,
-        runtime=manifest.runtime,
-        threads=speeds.threads,
+        **common_figures(manifest, starts, threads=speeds.threads, rounds=rounds),
         source_tokens=source,
         new_tokens=new,
-        rounds=rounds,
         encode_seconds=speeds.encode,
         decode_tokens_per_second=speeds.decode,
         text_decode_tokens_per_second=speeds.text,
-        load_seconds=starts.load_seconds,
-        cold_start_seconds=starts.cold_start_seconds,
-        peak_rss_bytes=starts.peak_rss_bytes,
-        anonymous_rss_bytes=starts.anonymous_rss_bytes,
     )
 
 
 def _settled(manifest: Manifest, source: int | None, new: int | None) -> tuple[int, int]:
     check_counts(prompt_tokens=source, new_tokens=new)
-    longest = manifest.source_length or manifest.context_length
+    longest = source_size(manifest)
     # One more is decoded to text: the first, whose time is not counted.
     most = manifest.context_length - 1
     source = min(DEFAULT_SOURCE_TOKENS, longest) if source is None else source

@@ -16,7 +16,7 @@ COLD_STARTS = 3  # fresh processes, or as many as there are rounds if that is le
 
 @dataclass(frozen=True)
 class StartFigures:
-    """What fresh processes took; see the reports that hold the same."""
+    """What fresh processes took; `BenchReport` says what each figure is."""
 
     load_seconds: Spread
     cold_start_seconds: Spread

@@ -13,10 +13,10 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter.model_size import BLOCK_FORMAT, EncoderWork, ModelSize, Shape, weights_bytes
+from edgewise.exporter.model_size import BLOCK_FORMAT, ModelSize, Shape, weights_bytes
+from edgewise.exporter.plan import ExportPlan
 from edgewise.firmware_profiles import Profile, RecipeChoice
 
 MEBIBYTE = 1 << 20  # bytes
@@ -251,104 +251,7 @@ def refuse_unless_fits(
     )
 
 
-class PlannedTensor(Protocol):
-    """A tensor that the model declares."""
-
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """Its shape as it is written, output channels first."""
-        ...
-
-    @property
-    def role(self) -> str:
-        """What it is used for."""
-        ...
-
-
-class PlannedCache(Protocol):
-    """The constants that the memory of a cache depends on."""
-
-    @property
-    def layers(self) -> int:
-        """Layers with a cache."""
-        ...
-
-    @property
-    def key_value_heads(self) -> int:
-        """Key and value heads of a layer."""
-        ...
-
-    @property
-    def head_size(self) -> int:
-        """Elements a head."""
-        ...
-
-    @property
-    def copies(self) -> int:
-        """How often it is there while a token is computed."""
-        ...
-
-    @property
-    def dtype(self) -> str:
-        """Type of its elements."""
-        ...
-
-
-class Planned(Protocol):
-    """What an export has settled, as far as memory depends on it."""
-
-    @property
-    def model_id(self) -> str:
-        """What to call the model."""
-        ...
-
-    @property
-    def profile(self) -> Profile:
-        """The board, with its runtime in force."""
-        ...
-
-    @property
-    def cache(self) -> PlannedCache | None:
-        """The decoder's cache; None of an encoder."""
-        ...
-
-    @property
-    def encoder(self) -> EncoderWork | None:
-        """What its encoder computes with; None without one."""
-        ...
-
-    @property
-    def source_length(self) -> int | None:
-        """Tokens that an encoder-decoder reads."""
-        ...
-
-    @property
-    def tied_head(self) -> bool:
-        """Whether the head reads the embedding's numbers."""
-        ...
-
-    @property
-    def tensors(self) -> Mapping[str, PlannedTensor]:
-        """The model's tensors by name."""
-        ...
-
-    @property
-    def formats(self) -> Mapping[str, str]:
-        """Format texts by role."""
-        ...
-
-    @property
-    def activations(self) -> str:
-        """The type in which products of blocks take their inputs."""
-        ...
-
-    @property
-    def context_length(self) -> int:
-        """Tokens of cache, or of an encoder's text."""
-        ...
-
-
-def model_size(plan: Planned) -> ModelSize:
+def model_size(plan: ExportPlan) -> ModelSize:
     """Gather the shapes of a plan's tensors by role."""
     shapes: dict[str, list[Shape]] = {}
     for tensor in plan.tensors.values():
@@ -366,7 +269,7 @@ def model_size(plan: Planned) -> ModelSize:
     )
 
 
-def check_fit(plan: Planned) -> MemoryBudget:
+def check_fit(plan: ExportPlan) -> MemoryBudget:
     """Return the budget of an export, refusing what the board can not hold.
 
     Raises:

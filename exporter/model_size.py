@@ -222,24 +222,3 @@ def weights_bytes(
 ) -> int:
     """Return the memory of all weights, in bytes; arguments as bytes_by_role."""
     return sum(bytes_by_role(model, formats, runtime, activations).values())
-
-
-def decode_bytes_per_token(
-    model: ModelSize, formats: Mapping[str, str], runtime: str, *, cached_tokens: int, dtype: str
-) -> int:
-    """Return the bytes that generating one token reads from memory.
-
-    Every weight that is multiplied, once, and the cache as far as it is filled. Of the embedding
-    one row is read, unless the head reads all of it.
-
-    Args:
-        model: Shapes by role.
-        formats: Format texts by role.
-        runtime: "onnx" or "tflite".
-        cached_tokens: Tokens in the cache.
-        dtype: Type of the cache's elements.
-    """
-    sizes = bytes_by_role(model, formats, runtime)
-    if not model.tied_head or "head" in sizes:
-        sizes.pop("embedding", None)
-    return sum(sizes.values()) + cached_tokens * model.cache_bytes_per_token(dtype)

@@ -28,7 +28,8 @@ from edgewise.exporter.calibration.text import CalibrationFile
 from edgewise.exporter.checkpoint import Checkpoint, open_checkpoint
 from edgewise.exporter.comparison import Verification, failure
 from edgewise.exporter.description import describe, tokenizer_config
-from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.plan import ExportPlan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.prompts.choosing import apply_prompts
 from edgewise.exporter.targets import Loaded, Progress, Target, find_target
 from edgewise.exporter.traced.tracing import TracingError, find_interpreter

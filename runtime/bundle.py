@@ -37,6 +37,7 @@ from edgewise.runtime.manifest import (
     logits_size,
     manifest_from_json,
     manifest_to_json,
+    source_size,
 )
 from edgewise.runtime.manifest_checks import CACHE_AXES, FILE_ROLES
 from edgewise.runtime.manifest_versions import FORMAT_VERSION
@@ -68,6 +69,7 @@ __all__ = [
     "describe_file",
     "logits_size",
     "open_bundle",
+    "source_size",
     "write_manifest",
 ]
 

@@ -171,9 +171,11 @@ def _grammar(matcher: Any, output_format: OutputFormat) -> str:
 
 
 def _refusal(output_format: OutputFormat, cause: str) -> FormatError:
-    return FormatError(
-        f"the {output_format.kind} format can not be used: {cause.strip().splitlines()[0]}"
-    )
+    first, *more = cause.strip().splitlines()
+    # A regular expression is quoted over several lines before its mistake is named.
+    mistake = next((line for line in more if line.startswith("error: ")), None)
+    told = first if mistake is None else f"{first} {mistake.removeprefix('error: ')}"
+    return FormatError(f"the {output_format.kind} format can not be used: {told}")
 
 
 def _first_line(machine: Any) -> str:

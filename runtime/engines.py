@@ -19,8 +19,8 @@ _ENGINES: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
     ("encoder", "onnx"): ("onnx_encoder", "OnnxEncoderBackend.open"),
     ("encoder", "tflite"): ("litert_encoder", "LitertEncoderBackend.open"),
     ("encoder", "fake"): ("fake_encoder", "FakeEncoderBackend.open"),
-    ("encoder_decoder", "onnx"): ("onnx_encoder", "OnnxEncoderDecoderBackend.open"),
-    ("encoder_decoder", "tflite"): ("litert_encoder", "LitertEncoderDecoderBackend.open"),
+    ("encoder_decoder", "onnx"): ("onnx_encoder", "OnnxEncoderDecoderBackend"),
+    ("encoder_decoder", "tflite"): ("litert_encoder", "LitertEncoderDecoderBackend"),
     ("encoder_decoder", "fake"): ("fake_encoder", "FakeEncoderDecoderBackend.open"),
     ("vision_language", "onnx"): ("onnx_vision_language", "OnnxVisionLanguageBackend"),
     ("vision_language", "tflite"): ("litert_vision_language", "LitertVisionLanguageBackend"),
@@ -33,8 +33,8 @@ _KEEPING: Mapping[tuple[Family, RuntimeName], tuple[str, str]] = {
 }
 # Of decoders whose graph gives its cache back longer than it took it; ONNX only.
 _GROWING: Mapping[Family, tuple[str, str]] = {
-    "decoder": ("onnx_growing", "OnnxGrowingBackend.open"),
-    "encoder_decoder": ("onnx_growing_pair", "OnnxGrowingPairBackend.open"),
+    "decoder": ("onnx_growing", "OnnxGrowingBackend"),
+    "encoder_decoder": ("onnx_growing_pair", "OnnxGrowingPairBackend"),
 }
 
 
@@ -48,7 +48,8 @@ class EngineFactory(Protocol):
             bundle: The opened bundle.
             threads: Threads that compute one call.
             capacity: Tokens of a sequence; of an encoder-decoder, of its answer.
-            more: ``slots``, sequences that are held at once, where the family has a cache.
+            more: ``slots``, sequences that are held at once, where the family has a cache; of
+                traced graphs, files in place of the bundle's, by their roles.
         """
 
 

@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from edgewise import runtime  # imports each kind of model when it is named
+from edgewise.common.errors import EdgewiseError
 from edgewise.common.process_memory import give_freed_memory_back
 from edgewise.runtime.beside import Beside
 from edgewise.runtime.bundle import Bundle, Manifest, open_bundle
@@ -176,7 +177,12 @@ def load_parts(
     make = engine_factory(bundle.manifest, keep_packed=True) if factory is None else factory
 
     def load_engine() -> Any:
-        return make(bundle, threads=threads, **sizes)
+        try:
+            return make(bundle, threads=threads, **sizes)
+        except EdgewiseError:
+            # A file that is not what was exported explains more than what the engine makes of it.
+            open_bundle(bundle.path, verify_hashes=True)
+            raise
 
     if bundle.manifest.runtime == "tflite":
         # LiteRT is soon there, and takes up the memory that reading a tokenizer leaves.

@@ -222,6 +222,11 @@ def logits_size(manifest: Manifest) -> int:
     return len(manifest.labels) or manifest.vocabulary_size
 
 
+def source_size(manifest: Manifest) -> int:
+    """Return how many tokens a source of an encoder-decoder may have."""
+    return manifest.source_length or manifest.context_length
+
+
 def manifest_to_json(manifest: Manifest) -> bytes:
     """Return the content of manifest.json: UTF-8, indented, fields in the order of the class.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tiny_families import TinyEncoder, TinyEncoderDecoder
@@ -10,9 +11,10 @@ from tiny_families import TinyEncoder, TinyEncoderDecoder
 from edgewise.exporter.graph.onnx_builder import OnnxBuilder
 from edgewise.exporter.graph.onnx_encoder import OnnxEncoderBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.tflite_builder import Signature, TfliteBuilder
+from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_encoder import TfliteEncoderBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.exporter.graph.tflite_weights import WeightStore
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.runtime.backends.litert_encoder import (
@@ -20,6 +22,7 @@ from edgewise.runtime.backends.litert_encoder import (
     LitertEncoderDecoderBackend,
 )
 from edgewise.runtime.backends.onnx_encoder import OnnxEncoderBackend, OnnxEncoderDecoderBackend
+from edgewise.runtime.manifest import CacheLayout, CacheType
 
 CONTEXT = 64  # tokens of the decoder
 ENCODER_LENGTHS = (16, 32)
@@ -43,23 +46,28 @@ def open_encoder(runtime: str, folder: Path) -> Any:
 
 
 def open_encoder_decoder(
-    runtime: str, model: TinyEncoderDecoder, folder: Path, slots: int = 2, **cache: Any
+    runtime: str,
+    model: TinyEncoderDecoder,
+    folder: Path,
+    slots: int = 2,
+    cache_dtype: CacheType = "float32",
 ) -> Any:
-    sizes = {
-        "slots": slots,
-        "capacity": CONTEXT,
-        "vocabulary_size": model.configuration.vocabulary_size,
-    }
-    if runtime == "onnx":
-        return OnnxEncoderDecoderBackend(
-            folder / "encoder.onnx",
-            folder / "decoder.onnx",
-            threads=1,
-            source_capacity=ENCODER_LENGTHS[-1],
-            **sizes,
-            **cache,
-        )
-    return LitertEncoderDecoderBackend(folder / "model.tflite", threads=1, **sizes)
+    configuration = model.configuration
+    cache = CacheLayout(
+        configuration.decoder_layers, configuration.heads, configuration.head_size, cache_dtype
+    )
+    manifest = SimpleNamespace(
+        cache=cache,
+        source_length=ENCODER_LENGTHS[-1],
+        vocabulary_size=configuration.vocabulary_size,
+    )
+    files = {
+        "onnx": {"encoder": "encoder.onnx", "graph": "decoder.onnx"},
+        "tflite": {"graph": "model.tflite"},
+    }[runtime]
+    bundle: Any = SimpleNamespace(file=lambda role: folder / files[role], manifest=manifest)
+    backend = {"onnx": OnnxEncoderDecoderBackend, "tflite": LitertEncoderDecoderBackend}[runtime]
+    return backend(bundle, threads=1, slots=slots, capacity=CONTEXT)
 
 
 def _build_onnx(model: Model, folder: Path, recipe: Recipe, **cache: Any) -> None:

@@ -18,7 +18,8 @@ from tiny_checkpoint import DATA, random_tensor
 from tiny_families import TinyFamilyModel
 from tiny_images import CLIP_MEAN, CLIP_STD, IMAGE_CASES
 
-from edgewise.exporter.graph.protocol import GraphBuilder, ImageBuilder, LookupBuilder
+from edgewise.exporter.graph.outline import OutlineBuilder
+from edgewise.exporter.graph.protocol import GraphBuilder, ImageBuilder, LookupBuilder, Weight
 from edgewise.exporter.models.clip_vision import vision_states, vision_tensors
 from edgewise.runtime.bundle import ImageLayout
 from edgewise.runtime.images import pixels_of
@@ -58,6 +59,18 @@ class TinyVisionLanguage(TinyFamilyModel):
 
     def forward(self, builder: GraphBuilder[Any]) -> None:
         self.definition.forward(builder, self.configuration, self.weight)
+
+    def read_by_all_graphs(self) -> set[str]:
+        """Describe all graphs, and return the names of the weights that they asked for."""
+        read: set[str] = set()
+
+        def recorded(name: str) -> Weight:
+            read.add(name)
+            return self.weight(name)
+
+        for describe in (self.definition.see, self.definition.embed, self.definition.forward):
+            describe(OutlineBuilder(), self.configuration, recorded)
+        return read
 
     def spliced(self, prompt: list[int], table: Array, features: Array) -> Array:
         """Return a prompt's vectors, [1, T, D], by the plain meaning of its marks."""

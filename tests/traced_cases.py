@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models
+
+from edgewise.runtime.bundle import CacheLayout
 
 TRACED = Path(__file__).parent / "data" / "traced"
 DECODERS = ("gpt_neox", "opt_tied")
@@ -45,6 +48,17 @@ def expected_of(name: str) -> dict[str, NDArray[Any]]:
     """Return token ids and mask [2, 12] and the results of transformers."""
     with np.load(TRACED / name / "expected.npz", allow_pickle=False) as stored:
         return dict(stored)
+
+
+def bundle_of(name: str, graph: Path) -> Any:
+    """Return what a back end reads of the bundle of a decoder."""
+    layers = config_of(name)["num_hidden_layers"]
+    manifest = SimpleNamespace(
+        cache=CacheLayout(layers, HEADS, HEAD_SIZE, "float32"),
+        vocabulary_size=VOCABULARY,
+        labels=(),
+    )
+    return SimpleNamespace(file=lambda _role: graph, manifest=manifest)
 
 
 def write_checkpoint_of(name: str, folder: Path) -> Path:

@@ -12,14 +12,12 @@ from edgewise.exporter.graph.onnx_builder import OnnxBuilder
 from edgewise.exporter.graph.onnx_image import OnnxImageBuilder
 from edgewise.exporter.graph.onnx_lookup import OnnxLookupBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.tflite_builder import (
-    Signature,
-    TfliteBuilder,
-)
+from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_cache import CACHE_NAMES, NEW_NAMES
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_image import TfliteImageBuilder
 from edgewise.exporter.graph.tflite_lookup import TfliteLookupBuilder
+from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.exporter.graph.tflite_weights import WeightStore
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.runtime.backends.litert_vision_language import LitertVisionLanguageBackend

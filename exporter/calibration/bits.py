@@ -1,9 +1,9 @@
 """Which matrices are worth more bits where a number of bytes is given for the weights.
 
-Workflow: `formats_within` measures what each product costs the model in the recipe's format
-(sensitivity.py), rounded as it will be: error feedback makes up for more in the matrices of
-attention than in those of an MLP. From the largest cost a byte on, matrices get a better format as
-long as the budget has room.
+Workflow: `room_in` says what a budget leaves. `formats_within` measures what each product costs the
+model in the recipe's format (sensitivity.py), rounded as it will be: error feedback makes up for
+more in the matrices of attention than in those of an MLP. From the largest cost a byte on, matrices
+get a better format as long as there is room.
 
 | format | better format |
 |---|---|
@@ -56,7 +56,7 @@ class Candidate:
 
 
 def formats_within(
-    budget: int,
+    room: int,
     checkpoint: Checkpoint,
     plan: ExportPlan,
     window: NDArray[np.int64],
@@ -65,7 +65,7 @@ def formats_within(
     """Choose the matrices that get a better format than their role has.
 
     Args:
-        budget: Bytes that the weights may take, as ``weights_bytes`` counts them.
+        room: Bytes that the better formats may take more, as `room_in` gives them.
         checkpoint: The opened checkpoint.
         plan: What will be exported.
         window: int64 [tokens], which is measured on. Where the plan has codes of the matrices,
@@ -74,14 +74,8 @@ def formats_within(
 
     Returns:
         The chosen ones by name, without codes.
-
-    Raises:
-        CalibrationError: No format of the recipe has a better one, or the budget is less than the
-            recipe takes anyway.
     """
     engine = plan.profile.runtime
-    check_budget(budget, plan)
-    least = _least_bytes(plan)
     candidates: list[Candidate] = []
 
     def size(form: WeightFormat, weight: Weight) -> int:
@@ -112,7 +106,7 @@ def formats_within(
         altered,
         lambda done, total: progress("measure", done, total),
     )
-    chosen = chosen_within(budget - least, candidates, shares)
+    chosen = chosen_within(room, candidates, shares)
     return {
         weight.name: PreparedMatrix(weight.name, weight.source, candidate.form)
         for candidate in chosen
@@ -120,8 +114,12 @@ def formats_within(
     }
 
 
-def check_budget(budget: int, plan: ExportPlan) -> None:
-    """Refuse a budget that leaves nothing to do.
+def room_in(budget: int, plan: ExportPlan) -> int:
+    """Return the bytes that a budget leaves to better formats.
+
+    Args:
+        budget: Bytes that the weights may take, as ``weights_bytes`` counts them.
+        plan: What will be exported.
 
     Raises:
         CalibrationError: No format of the recipe has a better one, or the budget is less than the
@@ -135,17 +133,13 @@ def check_budget(budget: int, plan: ExportPlan) -> None:
             f"the recipe {str(plan.recipe)!r} has {given}, for which there are no better formats "
             "to spend a budget on; take int4 or, for onnx, int8, or leave --budget out"
         )
-    least = _least_bytes(plan)
+    least = weights_bytes(model_size(plan), plan.formats, engine, plan.activations)
     if budget < least:
         raise CalibrationError(
             f"the budget is {budget} bytes, but with recipe {str(plan.recipe)!r} as it stands the "
             f"weights take {least}; give more, or a recipe of fewer bits"
         )
-
-
-def _least_bytes(plan: ExportPlan) -> int:
-    runtime = plan.profile.runtime
-    return weights_bytes(model_size(plan), plan.formats, runtime, plan.activations)
+    return budget - least
 
 
 def chosen_within(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from edgewise.exporter.calibration.bits import check_budget, formats_within
+from edgewise.exporter.calibration.bits import formats_within, room_in
 from edgewise.exporter.calibration.calibrate import Progress, calibrate, check_calibratable
 from edgewise.exporter.calibration.smoothing import smoothed
 from edgewise.exporter.calibration.text import CalibrationFile, windows_of
@@ -48,15 +48,14 @@ def prepare(
         QuantizeError: Weights or activations that are not finite.
     """
     check_calibratable(plan)
-    if budget is not None:
-        check_budget(budget, plan)
+    room = None if budget is None else room_in(budget, plan)
     windows = windows_of(file, checkpoint.tokenizer, plan.configuration.context_length)
     smoothing = smoothed(checkpoint, plan, windows, progress)
     plan = replace(plan, factors=smoothing.factors)
-    if budget is not None:
+    if room is not None:
         # Every other window is enough, and the one that is measured on not among them.
         rounded = calibrate(checkpoint, plan, windows[1::2], folder, progress)
-        chosen = formats_within(budget, checkpoint, rounded, windows[0], progress)
+        chosen = formats_within(room, checkpoint, rounded, windows[0], progress)
         plan = replace(plan, prepared=chosen)
     formats = {name: str(matrix.form) for name, matrix in plan.prepared.items()}
     prepared = calibrate(checkpoint, plan, windows, folder, progress)

@@ -5,8 +5,9 @@ each copy one product is computed as it would be stored, everything else exactly
 the states that enter the head is compared with those of a copy in which all is exact. So a product
 counts by what the layers behind it make of its error, which no error of its own result tells.
 
-Rules: of a token the squared difference counts relative to its own square, so that no token
-outweighs others; the first ones of the window, whose states are of another kind, do not count.
+Rules: up to the first altered product the copies are one. Of a token the squared difference counts
+relative to its own square, so that no token outweighs others; the first ones of the window, whose
+states are of another kind, do not count.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class _Copies(CalibratingBuilder):
             first: Index of the product that the second copy has altered.
             altered: Computes it.
         """
-        super().__init__(np.repeat(window[None], COPIES, axis=0), _exact)
+        super().__init__(window[None], _exact)
         self._first = first
         self._altered = altered
         self.products = 0
@@ -60,6 +61,10 @@ class _Copies(CalibratingBuilder):
             return result
         copy = self.products - self._first + 1
         self.products += 1
+        if copy >= 1 and len(x) == 1:
+            # What comes before is alike in all copies: it was computed once.
+            result = np.repeat(result, COPIES, axis=0)
+            x = np.broadcast_to(x, (COPIES, *x.shape[1:]))
         if 1 <= copy < COPIES:
             product = self._altered(weights, x[copy])
             self.measured.append(product is not None)

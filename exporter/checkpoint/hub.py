@@ -32,7 +32,7 @@ from edgewise.exporter.checkpoint.huggingface_folder import (
 )
 from edgewise.exporter.checkpoint.huggingface_tokenizer import HOW_TO_MAKE_TOKENIZER
 from edgewise.exporter.checkpoint.sentence_pooling import POOLING_FILE
-from edgewise.exporter.checkpoint.slow_tokenizer import SLOW_FILE_SETS
+from edgewise.exporter.checkpoint.slow_classes import SLOW_FILE_SETS
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 HUB_ID = re.compile(r"([\w.-]*\w[\w.-]*/[\w.-]*\w[\w.-]*?)(?:/(.+\.gguf))?")

@@ -17,8 +17,8 @@ from typing import Any
 
 from edgewise.exporter.checkpoint.checkpoint import TokenizerFiles
 from edgewise.exporter.checkpoint.errors import CheckpointError, listed
+from edgewise.exporter.checkpoint.slow_classes import SLOW_FILES
 from edgewise.exporter.checkpoint.slow_tokenizer import (
-    SLOW_FILES,
     convert_slow_tokenizer,
     has_slow_files,
 )

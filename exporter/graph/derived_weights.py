@@ -46,13 +46,36 @@ class RowsOf:
 
 
 @dataclass(frozen=True)
-class MatrixOf:
+class Computed:
+    """The base of what has numbers of its own, made of another source's as they are read.
+
+    A subclass has the ``read`` of a ``WeightSource``, and another shape where it is not the same.
+    """
+
+    whole: WeightSource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """See ``WeightSource``."""
+        return self.whole.shape
+
+    @property
+    def stored_type(self) -> str:
+        """See ``WeightSource``."""
+        return "F32"
+
+    def read_blocks(self, start: int = 0, stop: int | None = None) -> None:
+        """Give None: no stored block holds these numbers, or holds them in this order."""
+        del start, stop
+
+
+@dataclass(frozen=True)
+class MatrixOf(Computed):
     """The rows of another source as one matrix, [rows, columns], zeros behind what they hold.
 
     A convolution whose squares do not overlap is such a matrix on the numbers of each square.
     """
 
-    whole: WeightSource
     columns: int  # at least as many as a row of the other holds numbers
 
     @property
@@ -60,21 +83,11 @@ class MatrixOf:
         """See ``WeightSource``."""
         return (self.whole.shape[0], self.columns)
 
-    @property
-    def stored_type(self) -> str:
-        """See ``WeightSource``; blocks of a file do not outlast another shape."""
-        return "F32"
-
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """See ``WeightSource``."""
         rows = self.whole.read(start, stop)
         flat = rows.reshape(len(rows), -1)
         return np.pad(flat, ((0, 0), (0, self.columns - flat.shape[1])))
-
-    def read_blocks(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8] | None:
-        """See ``WeightSource``."""
-        del start, stop
-        return None
 
 
 @dataclass(frozen=True)
@@ -103,51 +116,29 @@ class FlatOf:
 
 
 @dataclass(frozen=True)
-class Shifted:
+class Shifted(Computed):
     """Another source with a number added everywhere, in float32."""
 
-    whole: WeightSource
     number: float
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See ``WeightSource``."""
-        return self.whole.shape
-
-    @property
-    def stored_type(self) -> str:
-        """See ``WeightSource``."""
-        return "F32"
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """See ``WeightSource``."""
         shifted: NDArray[np.float32] = self.whole.read(start, stop) + np.float32(self.number)
         return shifted
 
-    def read_blocks(self, start: int = 0, stop: int | None = None) -> None:
-        """Give None: no stored block holds these numbers."""
-        del start, stop
-
 
 @dataclass(frozen=True)
-class Transposed:
+class Transposed(Computed):
     """Another matrix with its axes swapped.
 
     Rows of this one are columns of that, which is read a few rows at a time, whole for each call.
     """
-
-    whole: WeightSource
 
     @property
     def shape(self) -> tuple[int, ...]:
         """See ``WeightSource``."""
         rows, columns = self.whole.shape
         return (columns, rows)
-
-    @property
-    def stored_type(self) -> str:
-        """See ``WeightSource``."""
-        return "F32"
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """See ``WeightSource``."""
@@ -161,7 +152,3 @@ class Transposed:
             first, last = chunk * step, min((chunk + 1) * step, rows)
             result[:, first:last] = self.whole.read(first, last)[:, start:end].T
         return result
-
-    def read_blocks(self, start: int = 0, stop: int | None = None) -> None:
-        """Give None: a block runs along the other axis."""
-        del start, stop

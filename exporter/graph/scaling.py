@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.graph.derived_weights import Computed
 from edgewise.exporter.graph.protocol import Weight
-from edgewise.exporter.quantize.streaming import WeightSource
 
 Vector = NDArray[np.float32]
 
@@ -38,21 +38,10 @@ class Factors:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class Scaled(Computed):
     """Another source with its rows and columns multiplied."""
 
-    whole: WeightSource
     factors: Factors
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """See ``WeightSource``."""
-        return self.whole.shape
-
-    @property
-    def stored_type(self) -> str:
-        """See ``WeightSource``."""
-        return "F32"
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
         """See ``WeightSource``."""
@@ -63,10 +52,6 @@ class Scaled:
             rows = self.factors.rows[start:stop]
             numbers = numbers * rows.reshape(-1, *([1] * (numbers.ndim - 1)))
         return numbers
-
-    def read_blocks(self, start: int = 0, stop: int | None = None) -> None:
-        """Give None: no stored block holds these numbers."""
-        del start, stop
 
 
 class ScalingBuilder:

@@ -20,9 +20,10 @@ from __future__ import annotations
 import numpy as np
 
 from edgewise.exporter.graph.protocol import Attention
-from edgewise.exporter.graph.tflite_builder import Signature, TfliteBuilder
+from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator
+from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.exporter.graph.tflite_weights import WeightStore
 
 KEY_CACHE, VALUE_CACHE = "kv_cache_k_{layer}", "kv_cache_v_{layer}"

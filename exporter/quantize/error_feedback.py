@@ -38,7 +38,7 @@ OUTLIER_LIMIT = 4.0  # times the median energy of a token
 _ROWS_AT_ONCE = 4096  # output channels that are rounded at a time
 _COLUMNS_AT_ONCE = 128  # after which the rest of the matrix is updated, in one product
 _SMALLEST = np.finfo(np.float32).tiny
-_SMALLEST_PART = 64  # of a triangle, small enough for the general inverse
+_SMALLEST_PART = 64  # of a matrix, small enough for the general routines
 
 Matrix = NDArray[np.float32]
 Grid = tuple[Matrix, Matrix]  # scale and zero point of each output channel
@@ -92,13 +92,16 @@ class InputStatistics:
                 "the calibration text leads to activations that are not finite; the checkpoint is "
                 "damaged, or needs float64"
             )
-        self._products += inputs.T @ inputs
+        if self.count:
+            self._products += inputs.T @ inputs
+        else:  # mostly all that there are: a second matrix of this size is saved
+            np.matmul(inputs.T, inputs, out=self._products)
         self.count += len(inputs)
 
     def feedback(self) -> Matrix:
         """Return the upper Cholesky factor of the damped inverse, float32 [K, K].
 
-        At most two matrices of that size exist beside the statistics.
+        One matrix of that size, and parts of it, exist beside the statistics.
 
         Raises:
             QuantizeError: There are no inputs.
@@ -109,19 +112,14 @@ class InputStatistics:
         diagonal = np.diag_indices(columns)
         mean = float(np.diag(self._products).mean()) / self.count
         for damping in DAMPINGS:
-            # inverse(H) = U^T U with U upper: from the Cholesky factor of H reversed in both axes.
-            hessian = self._products[::-1, ::-1] / np.float32(self.count)
+            hessian = self._products / np.float32(self.count)
             hessian[diagonal] *= 1 + columns / self.count
             hessian[diagonal] += damping * mean if mean > 0 else 1.0
             try:
-                lower = np.linalg.cholesky(hessian)
+                _invert_upper_factor(hessian)
             except np.linalg.LinAlgError:
                 continue  # float32 took more off than the damping put on
-            del hessian
-            upper = np.ascontiguousarray(lower[::-1, ::-1])  # H = upper upper^T
-            del lower
-            _invert_upper(upper)
-            return upper
+            return hessian
         raise QuantizeError(
             "the calibration text leads to activations whose sizes are too far apart; "
             "calibrate with another text"
@@ -288,14 +286,25 @@ def _round(
         weights[:, last:] -= errors.T @ feedback[first:last, last:]
 
 
-def _invert_upper(upper: Matrix) -> None:
-    """Invert an upper triangular matrix in place, by halves: the work is in matrix products."""
-    size = len(upper)
+def _invert_upper_factor(matrix: Matrix) -> None:
+    """Put U in place of a symmetric H, upper, with inverse(H) = U^T U.
+
+    U is the inverse of the factor F of H = F F^T, F upper. Both are had by halves, which leaves the
+    work to matrix products: numpy's Cholesky of a whole matrix takes several times as long.
+
+    Raises:
+        LinAlgError: H is not positive definite.
+    """
+    size = len(matrix)
     if size <= _SMALLEST_PART:
-        upper[:] = np.triu(np.linalg.inv(upper))
+        factor = np.linalg.cholesky(matrix[::-1, ::-1])[::-1, ::-1]
+        matrix[:] = np.triu(np.linalg.inv(factor))
         return
     half = size // 2
-    first, last = upper[:half, :half], upper[half:, half:]
-    _invert_upper(first)
-    _invert_upper(last)
-    upper[:half, half:] = -(first @ upper[:half, half:]) @ last
+    first, last, corner = matrix[:half, :half], matrix[half:, half:], matrix[:half, half:]
+    _invert_upper_factor(last)
+    factor = corner @ last.T
+    first -= factor @ factor.T
+    _invert_upper_factor(first)
+    corner[:] = -(first @ factor) @ last
+    matrix[half:, :half] = 0

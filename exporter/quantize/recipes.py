@@ -152,7 +152,7 @@ class WeightFormat:
 
 
 def _nearest(text: str, names: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(text, list(names), n=3, cutoff=0.5)
+    matches = difflib.get_close_matches(text, list(dict.fromkeys(names)), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(matches)}?" if matches else ""
 
 

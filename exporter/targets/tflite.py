@@ -28,8 +28,6 @@ from edgewise.exporter.graph.tflite_builder import (
     LAST_TOKEN,
     POSITIONS,
     TfliteBuilder,
-    answer_signatures,
-    signatures,
 )
 from edgewise.exporter.graph.tflite_cache import CACHE_NAMES, NEW_NAMES
 from edgewise.exporter.graph.tflite_encoder import (
@@ -42,6 +40,7 @@ from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_image import TfliteImageBuilder
 from edgewise.exporter.graph.tflite_lookup import LOOKUP_TOKENS, TfliteLookupBuilder
 from edgewise.exporter.graph.tflite_operations import CROSS_NAMES, TOKEN_IDS
+from edgewise.exporter.graph.tflite_signatures import answer_signatures, signatures
 from edgewise.exporter.graph.tflite_weights import (
     LITERT,
     TFLITE_RUNTIME,

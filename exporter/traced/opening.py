@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.onnx_traced import TracedGraph
-from edgewise.exporter.plan import check_traceable
+from edgewise.exporter.planning import check_traceable
 from edgewise.exporter.targets import Progress
-from edgewise.exporter.targets.traced_onnx import TracedPairTarget, TracedTarget
+from edgewise.exporter.targets.traced_onnx import TracedTarget
 from edgewise.exporter.traced.model import TracedModel
 from edgewise.exporter.traced.pair import TracedPair
 from edgewise.exporter.traced.tasks import PAIR_TASK, family_of_task, task_of
@@ -27,7 +27,7 @@ class Tracing(NamedTuple):
     """A traced graph as the pipeline takes it."""
 
     definition: TracedModel | TracedPair
-    target: TracedTarget | TracedPairTarget
+    target: TracedTarget
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def traced_model(
         graph = TracedGraph(path)
         if task == PAIR_TASK:
             pair = TracedPair(TracedGraph(path.with_name(ENCODER_GRAPH)), graph)
-            yield Tracing(pair, TracedPairTarget(pair.encoder, pair.decoder))
+            yield Tracing(pair, TracedTarget(pair.decoder, pair.encoder))
             return
         yield Tracing(TracedModel(graph, task), TracedTarget(graph))
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.runtime.backends.fake import FakeBackend, FakeGraph, hashed, read_graph
-from edgewise.runtime.bundle import Bundle
+from edgewise.runtime.bundle import Bundle, source_size
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class FakeEncoderDecoderBackend(FakeBackend):
         manifest = bundle.manifest
         return cls(
             vocabulary_size=manifest.vocabulary_size,
-            source_capacity=manifest.source_length or manifest.context_length,
+            source_capacity=source_size(manifest),
             slots=slots,
             capacity=capacity,
             graph=read_graph(FakeGraph, bundle),

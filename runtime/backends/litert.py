@@ -198,8 +198,8 @@ def load_engine(
         return InterpreterEngine(bundle, threads=threads, slots=slots, capacity=capacity)
     except (ImportError, AttributeError, RuntimeError, ValueError) as error:
         causes.append(f"Interpreter: {error}")
-    minimum = bundle.manifest.minimum_versions.get("ai-edge-litert", "2.3")
     raise BackendError(
         f"LiteRT can not load {bundle.file('graph').name} of {bundle.path.name}: "
-        f"{'; '.join(causes)}. Install a newer one: pip install 'ai-edge-litert>={minimum}'"
+        f"{'; '.join(causes)}. Export the model again, or install a newer one: pip install "
+        "--upgrade ai-edge-litert"
     )

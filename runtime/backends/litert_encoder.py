@@ -100,21 +100,19 @@ class LitertEncoderDecoderBackend:
 
     rows_share_work = False
 
-    def __init__(
-        self, graph: Path, *, threads: int, slots: int = 1, capacity: int, vocabulary_size: int
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> None:
         """Load the graphs and lay out the cache.
 
         Args:
-            graph: The .tflite file.
+            bundle: An opened bundle of the family "encoder_decoder" with ``runtime`` "tflite".
             threads: Threads that compute one call.
             slots: Sequences that can be held at once.
             capacity: Tokens that each slot can hold.
-            vocabulary_size: Length of a row of logits.
 
         Raises:
             BackendError: LiteRT can not load the file, or none of its graphs has such a cache.
         """
+        graph = bundle.file("graph")
         self.slots = slots
         self._model: NamedGraphs | None = open_named_graphs(graph, threads)
         self._source_graph = f"encode_{_encoder_lengths(self._model)[-1]}"
@@ -137,31 +135,7 @@ class LitertEncoderDecoderBackend:
             if CACHE_INFIX in name
         }
         self._sources: list[dict[str, Array] | None] = [None] * slots
-        self.vocabulary_size = vocabulary_size
-
-    @classmethod
-    def open(
-        cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int | None = None
-    ) -> Self:
-        """Load a bundle of the family "encoder_decoder".
-
-        Args:
-            bundle: An opened bundle with ``runtime`` "tflite".
-            threads: Threads that compute one call.
-            slots: Sequences that can be held at once.
-            capacity: Tokens that each slot can hold; None: all that the bundle allows.
-
-        Raises:
-            BackendError: LiteRT can not load the file, or none of its graphs has such a cache.
-        """
-        manifest = bundle.manifest
-        return cls(
-            bundle.file("graph"),
-            threads=threads,
-            slots=slots,
-            capacity=manifest.context_length if capacity is None else capacity,
-            vocabulary_size=manifest.vocabulary_size,
-        )
+        self.vocabulary_size = bundle.manifest.vocabulary_size
 
     def read_source(
         self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]

@@ -250,8 +250,7 @@ def _load_session(bundle: Bundle, threads: int) -> Any:
     except BackendError as error:
         raise BackendError(
             f"onnxruntime {onnxruntime.__version__} can not load {path.name} of "
-            f"{bundle.path.name}: {error.__cause__}. Export the model again, or upgrade "
-            f"onnxruntime to {manifest.minimum_versions.get('onnxruntime', 'the newest release')}."
+            f"{bundle.path.name}: {str(error.__cause__).rstrip('.')}. Export the model again."
         ) from error
 
 
@@ -272,8 +271,9 @@ def _load_packed(bundle: Bundle, threads: int) -> Any | None:
         packed = packed_graph(
             bundle.file("graph"), bundle.file("weights"), onnxruntime.__version__, make
         )
-    except Exception:
-        logger.warning("onnxruntime can not keep the packed weights", exc_info=True)
+    except Exception as error:  # noqa: BLE001  # onnxruntime has a class for each cause
+        # What the graph itself is to blame for is told where it is loaded as it is.
+        logger.info("onnxruntime can not keep the packed weights: %s", error)
         return None
     if packed is None:
         return None
@@ -281,8 +281,8 @@ def _load_packed(bundle: Bundle, threads: int) -> Any | None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(str(packed), options, providers=providers)
-    except Exception:
-        logger.warning("the packed weights are no use and are deleted", exc_info=True)
+    except Exception as error:  # noqa: BLE001  # as above
+        logger.info("the packed weights are no use and are deleted: %s", error)
         drop_packed_graph(packed)
         return None
 

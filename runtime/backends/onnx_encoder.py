@@ -24,8 +24,7 @@ from edgewise.runtime.backends.onnx import (
 from edgewise.runtime.backends.page_release import lazy_zeros, release_pages
 from edgewise.runtime.backends.protocol import BackendError, check_length
 from edgewise.runtime.backends.read_sources import ReadSources, Sources
-from edgewise.runtime.bundle import Bundle, decoder_cache
-from edgewise.runtime.manifest import CacheType
+from edgewise.runtime.bundle import Bundle, decoder_cache, source_size
 
 TOKEN_TYPES = "token_type_ids"  # noqa: S105 - a name, no secret
 ENCODER_MASK = "encoder_attention_mask"
@@ -53,20 +52,28 @@ class OnnxEncoderBackend:
         self._outputs = [item.name for item in self._session.get_outputs()]
 
     @classmethod
-    def open(cls, bundle: Bundle, *, threads: int, capacity: int | None = None) -> Self:
+    def open(
+        cls,
+        bundle: Bundle,
+        *,
+        threads: int,
+        capacity: int | None = None,
+        graph: Path | None = None,
+    ) -> Self:
         """Load a bundle of the family "encoder".
 
         Args:
             bundle: An opened bundle with ``runtime`` "onnx".
             threads: Threads that compute one call.
             capacity: Tokens that a sequence may have; None: all that the bundle allows.
+            graph: An .onnx file in place of the bundle's, of the same inputs and results.
 
         Raises:
             BackendError: onnxruntime can not load the graph.
         """
         longest = bundle.manifest.context_length
         capacity = longest if capacity is None else min(capacity, longest)
-        return cls(bundle.file("graph"), threads=threads, capacity=capacity)
+        return cls(graph or bundle.file("graph"), threads=threads, capacity=capacity)
 
     def encode(
         self,
@@ -91,6 +98,12 @@ class OnnxEncoderBackend:
             ) from error
         return dict(zip(self._outputs, results, strict=True))
 
+    def sources(self, token_ids: NDArray[np.int64], counts: NDArray[np.int32]) -> Sources:
+        """Compute what a decoder attends to; arguments and errors are those of `encode`."""
+        results = self.encode(token_ids, counts)
+        cross = {name: array for name, array in results.items() if name.startswith(CROSS_PREFIX)}
+        return Sources(mask_of(counts, token_ids.shape[1]), cross)
+
     def close(self) -> None:
         """See ``EncoderBackend``."""
         self._session = None
@@ -101,39 +114,28 @@ class OnnxEncoderDecoderBackend:
 
     rows_share_work = True
 
-    def __init__(
-        self,
-        encoder: Path,
-        decoder: Path,
-        *,
-        threads: int,
-        slots: int = 1,
-        capacity: int,
-        source_capacity: int,
-        vocabulary_size: int,
-        cache_dtype: CacheType = "float32",
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int) -> None:
         """Load both graphs and lay out the cache.
 
         Args:
-            encoder: The encoder's .onnx file.
-            decoder: The decoder's.
+            bundle: An opened bundle of the family "encoder_decoder" with ``runtime`` "onnx".
             threads: Threads that compute one call.
             slots: Sequences that can be held at once.
             capacity: Tokens that each slot can hold.
-            source_capacity: Tokens that a source may have.
-            vocabulary_size: Length of a row of logits.
-            cache_dtype: Type of the keys and values of the decoder's own tokens.
 
         Raises:
             BackendError: onnxruntime can not load a graph.
         """
+        manifest = bundle.manifest
+        cache_dtype = decoder_cache(manifest).dtype
         self.slots = slots
         self.capacity = capacity
-        self.source_capacity = source_capacity
-        self.vocabulary_size = vocabulary_size
-        self._encoder = OnnxEncoderBackend(encoder, threads=threads, capacity=source_capacity)
-        self._session: Any = open_session(decoder, threads=threads)
+        self.source_capacity = source_size(manifest)
+        self.vocabulary_size = manifest.vocabulary_size
+        self._encoder = OnnxEncoderBackend(
+            bundle.file("encoder"), threads=threads, capacity=self.source_capacity
+        )
+        self._session: Any = open_session(bundle.file("graph"), threads=threads)
         self._cache = {
             item.name: lazy_zeros((slots, item.shape[1], capacity, item.shape[3]), cache_dtype)
             for item in self._session.get_inputs()
@@ -141,40 +143,11 @@ class OnnxEncoderDecoderBackend:
         }
         self._sources = ReadSources(slots)
 
-    @classmethod
-    def open(
-        cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int | None = None
-    ) -> Self:
-        """Load a bundle of the family "encoder_decoder".
-
-        Args:
-            bundle: An opened bundle with ``runtime`` "onnx".
-            threads: Threads that compute one call.
-            slots: Sequences that can be held at once.
-            capacity: Tokens that each slot can hold; None: all that the bundle allows.
-
-        Raises:
-            BackendError: onnxruntime can not load a graph.
-        """
-        manifest = bundle.manifest
-        return cls(
-            bundle.file("encoder"),
-            bundle.file("graph"),
-            threads=threads,
-            slots=slots,
-            capacity=manifest.context_length if capacity is None else capacity,
-            source_capacity=manifest.source_length or manifest.context_length,
-            vocabulary_size=manifest.vocabulary_size,
-            cache_dtype=decoder_cache(manifest).dtype,
-        )
-
     def read_source(
         self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]
     ) -> None:
         """See ``EncoderDecoderBackend``."""
-        results = self._encoder.encode(token_ids, counts)
-        cross = {name: array for name, array in results.items() if name.startswith(CROSS_PREFIX)}
-        self._sources.read(first_slot, Sources(mask_of(counts, token_ids.shape[1]), cross))
+        self._sources.read(first_slot, self._encoder.sources(token_ids, counts))
 
     def step(
         self,

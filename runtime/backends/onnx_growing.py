@@ -12,7 +12,7 @@ step holds the cache of its slot twice.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from edgewise.runtime.backends.onnx import (
     ort_value,
 )
 from edgewise.runtime.backends.protocol import BackendError
-from edgewise.runtime.bundle import Bundle, CacheLayout, decoder_cache, logits_size
+from edgewise.runtime.bundle import Bundle, decoder_cache, logits_size
 
 POSITION_IDS = "position_ids"
 _POSITION_AXIS = 2
@@ -38,62 +38,36 @@ class OnnxGrowingBackend:
 
     def __init__(
         self,
-        graph: Path,
-        layout: CacheLayout,
+        bundle: Bundle,
         *,
         threads: int,
         slots: int = 1,
         capacity: int,
-        vocabulary_size: int,
+        graph: Path | None = None,
     ) -> None:
         """Load the graph; the cache is empty.
 
         Args:
-            graph: The .onnx file, its weights beside it.
-            layout: Of the cache.
+            bundle: An opened bundle with ``runtime`` "onnx" whose cache is "concatenated".
             threads: Threads that compute one step.
             slots: Sequences that can be held at once.
             capacity: Tokens that each slot can hold.
-            vocabulary_size: Length of a row of logits.
+            graph: An .onnx file in place of the bundle's, of the same inputs and results.
 
         Raises:
             BackendError: onnxruntime can not load the graph.
         """
+        layout = decoder_cache(bundle.manifest)
         self.slots = slots
         self.capacity = capacity
-        self.vocabulary_size = vocabulary_size
-        self._session: Any = open_session(graph, threads=threads)
+        self.vocabulary_size = logits_size(bundle.manifest)
+        self._session: Any = open_session(graph or bundle.file("graph"), threads=threads)
         self._takes = {item.name for item in self._session.get_inputs()}
         self._past_names, self._present_names = layout.past_names, layout.present_names
         shape = (1, layout.key_value_heads, 0, layout.head_size)
         self._token_bytes = len(self._past_names) * 4 * layout.key_value_heads * layout.head_size
         self._empty = [ort_value(np.zeros(shape, np.float32))] * len(self._past_names)
         self._kept: list[list[Any]] = [self._empty] * slots
-
-    @classmethod
-    def open(
-        cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int | None = None
-    ) -> Self:
-        """Load a bundle whose cache is "concatenated".
-
-        Args:
-            bundle: An opened bundle with ``runtime`` "onnx".
-            threads: Threads that compute one step.
-            slots: Sequences that can be held at once.
-            capacity: Tokens that each slot can hold; None: all that the bundle allows.
-
-        Raises:
-            BackendError: onnxruntime can not load the graph.
-        """
-        manifest = bundle.manifest
-        return cls(
-            bundle.file("graph"),
-            decoder_cache(manifest),
-            threads=threads,
-            slots=slots,
-            capacity=manifest.context_length if capacity is None else capacity,
-            vocabulary_size=logits_size(manifest),
-        )
 
     def step(
         self,

@@ -8,20 +8,15 @@ onnx_growing.py says. Rule: it was traced for one new token, and so gets one at 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.runtime.backends.onnx_encoder import (
-    CROSS_PREFIX,
-    ENCODER_MASK,
-    OnnxEncoderBackend,
-    mask_of,
-)
+from edgewise.runtime.backends.onnx_encoder import ENCODER_MASK, OnnxEncoderBackend
 from edgewise.runtime.backends.onnx_growing import OnnxGrowingBackend
-from edgewise.runtime.backends.read_sources import ReadSources, Sources
-from edgewise.runtime.bundle import Bundle, CacheLayout, decoder_cache
+from edgewise.runtime.backends.read_sources import ReadSources
+from edgewise.runtime.bundle import Bundle, source_size
 
 
 class OnnxGrowingPairBackend(OnnxGrowingBackend):
@@ -29,77 +24,39 @@ class OnnxGrowingPairBackend(OnnxGrowingBackend):
 
     def __init__(
         self,
-        encoder: Path,
-        decoder: Path,
-        layout: CacheLayout,
+        bundle: Bundle,
         *,
         threads: int,
         slots: int = 1,
         capacity: int,
-        source_capacity: int,
-        vocabulary_size: int,
+        graph: Path | None = None,
+        encoder: Path | None = None,
     ) -> None:
         """Load both graphs; the cache is empty.
 
         Args:
-            encoder: The encoder's .onnx file, its weights beside it.
-            decoder: The decoder's.
-            layout: Of the decoder's own cache.
+            bundle: As `OnnxGrowingBackend` takes it, of the family "encoder_decoder".
             threads: Threads that compute one step.
             slots: Sequences that can be held at once.
             capacity: Tokens that each slot can hold.
-            source_capacity: Tokens that a source may have.
-            vocabulary_size: Length of a row of logits.
+            graph: An .onnx file in place of the bundle's decoder.
+            encoder: One in place of its encoder.
 
         Raises:
             BackendError: onnxruntime can not load a graph.
         """
-        super().__init__(
-            decoder,
-            layout,
-            threads=threads,
-            slots=slots,
-            capacity=capacity,
-            vocabulary_size=vocabulary_size,
+        super().__init__(bundle, threads=threads, slots=slots, capacity=capacity, graph=graph)
+        self.source_capacity = source_size(bundle.manifest)
+        self._encoder = OnnxEncoderBackend(
+            encoder or bundle.file("encoder"), threads=threads, capacity=self.source_capacity
         )
-        self.source_capacity = source_capacity
-        self._encoder = OnnxEncoderBackend(encoder, threads=threads, capacity=source_capacity)
         self._sources = ReadSources(slots)
-
-    @classmethod
-    def open(
-        cls, bundle: Bundle, *, threads: int, slots: int = 1, capacity: int | None = None
-    ) -> Self:
-        """Load a bundle of the family "encoder_decoder" whose cache is "concatenated".
-
-        Args:
-            bundle: An opened bundle with ``runtime`` "onnx".
-            threads: Threads that compute one step.
-            slots: Sequences that can be held at once.
-            capacity: Tokens that each slot can hold; None: all that the bundle allows.
-
-        Raises:
-            BackendError: onnxruntime can not load a graph.
-        """
-        manifest = bundle.manifest
-        return cls(
-            bundle.file("encoder"),
-            bundle.file("graph"),
-            decoder_cache(manifest),
-            threads=threads,
-            slots=slots,
-            capacity=manifest.context_length if capacity is None else capacity,
-            source_capacity=manifest.source_length or manifest.context_length,
-            vocabulary_size=manifest.vocabulary_size,
-        )
 
     def read_source(
         self, first_slot: int, token_ids: NDArray[np.int64], counts: NDArray[np.int32]
     ) -> None:
         """See ``EncoderDecoderBackend``."""
-        results = self._encoder.encode(token_ids, counts)
-        cross = {name: array for name, array in results.items() if name.startswith(CROSS_PREFIX)}
-        self._sources.read(first_slot, Sources(mask_of(counts, token_ids.shape[1]), cross))
+        self._sources.read(first_slot, self._encoder.sources(token_ids, counts))
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """See ``EncoderDecoderBackend``."""

@@ -22,12 +22,10 @@ from arm_emulation import (
 )
 from tiny_checkpoint import TinyModel, load_case
 
-from edgewise.exporter.graph.tflite_builder import (
-    Signature,
-    TfliteBuilder,
-)
+from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_cache import CACHE_NAMES, NEW_NAMES
 from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.exporter.graph.tflite_weights import LITERT, TFLITE_RUNTIME, WeightStore
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.runtime.manifest import CACHE_AXES, CacheLayout

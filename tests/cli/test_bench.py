@@ -18,9 +18,13 @@ REPORT = {
     "profile": str,
     "runtime": str,
     "threads": int,
+    "rounds": int,
+    "load_seconds": SPREAD,
+    "cold_start_seconds": SPREAD,
+    "peak_rss_bytes": int,
+    "anonymous_rss_bytes": (int, type(None)),
     "prompt_tokens": int,
     "new_tokens": int,
-    "rounds": int,
     "depths": [
         {
             "history": int,
@@ -29,10 +33,6 @@ REPORT = {
         }
     ],
     "text_decode_tokens_per_second": SPREAD,
-    "load_seconds": SPREAD,
-    "cold_start_seconds": SPREAD,
-    "peak_rss_bytes": int,
-    "anonymous_rss_bytes": (int, type(None)),
 }
 SMALL = ("--prompt-tokens", "8", "--new-tokens", "4", "--rounds", "1")
 

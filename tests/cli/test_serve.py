@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
+from running_command import RunningCommand
 
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle, write_fake_encoder_bundle
 
@@ -23,36 +22,12 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - with keys, or refused
 BODY = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}]}
 
 
-class RunningServer:
-    """A server, and what it has written."""
+class RunningServer(RunningCommand):
+    """A server."""
 
     def __init__(self, process):
-        self.process = process
-        self.lines = []
-        self.url = ""
-        for line in iter(process.stderr.readline, b""):
-            self.lines.append(line.decode())
-            if "is served on" in self.lines[-1]:
-                self.url = self.lines[-1].partition("is served on ")[2].partition("/v1;")[0]
-                break
-        else:
-            raise AssertionError("".join(self.lines))
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self):
-        with contextlib.suppress(ValueError):  # closed by communicate()
-            self.lines += [line.decode() for line in iter(self.process.stderr.readline, b"")]
-
-    def wait(self):
-        code = self.process.wait(60)
-        self._reader.join(10)
-        assert not any("Traceback" in line for line in self.lines), "".join(self.lines)
-        return code
-
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        return self.wait()
+        super().__init__(process, begun="is served on")
+        self.url = self.lines[-1].partition("is served on ")[2].partition("/v1;")[0]
 
 
 @pytest.fixture

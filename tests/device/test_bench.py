@@ -11,7 +11,7 @@ from edgewise.device import start_figures
 from edgewise.device.bench import bench_bundle
 from edgewise.device.cold_start import ColdStart, measure_cold_start
 from edgewise.device.encoder_profiler import EncoderReport
-from edgewise.device.profiler import BenchReport
+from edgewise.device.profiler import DecoderReport
 from edgewise.device.sequence_profiler import SequenceReport
 from edgewise.device.spread import ProfilerError
 from edgewise.runtime.backends.fake_bundle import (
@@ -119,7 +119,7 @@ def test_decoders_and_those_that_see_are_measured_as_before(tmp_path, no_process
     for number, write in enumerate((write_fake_bundle, write_fake_vision_bundle)):
         bundle = write(tmp_path / str(number))
         report = bench_bundle(bundle, prompt_tokens=4, new_tokens=2, history=[3], rounds=1)
-        assert isinstance(report, BenchReport)
+        assert isinstance(report, DecoderReport)
         assert [depth.history for depth in report.depths] == [0, 3]
     assert len(no_processes) == 2
 

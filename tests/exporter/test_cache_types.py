@@ -16,7 +16,8 @@ from edgewise.exporter.calibration.cache_steps import (
 from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.comparison import GATES
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
-from edgewise.exporter.plan import PlanError, make_plan
+from edgewise.exporter.plan import PlanError
+from edgewise.exporter.planning import make_plan
 from edgewise.firmware_profiles import load_profile
 from edgewise.runtime import GenerationOptions, load
 

@@ -15,7 +15,7 @@ from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.budget import check_fit
 from edgewise.exporter.checkpoint import CheckpointError, open_checkpoint
 from edgewise.exporter.forecast import forecast, read_configuration
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.firmware_profiles import load_profile
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"

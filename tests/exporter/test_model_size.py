@@ -12,7 +12,6 @@ from edgewise.exporter.model_size import (
     ModelSize,
     bytes_by_role,
     bytes_per_parameter,
-    decode_bytes_per_token,
     matrix_bytes,
     weights_bytes,
 )
@@ -214,23 +213,6 @@ def test_onnxruntime_holds_float16_as_float32() -> None:
 def test_vectors_stay_in_float32() -> None:
     model = ModelSize({"attention": [(64,)], "bias": [(10,)]}, False, 1, 1, 1)
     assert weights_bytes(model, uniform("int4-block32"), "onnx") == 4 * 74
-
-
-def test_decoding_reads_what_is_multiplied_and_the_filled_cache() -> None:
-    formats = uniform("int8-block32")
-    sizes = bytes_by_role(TINY_LLAMA, formats, "onnx")
-    read = decode_bytes_per_token(TINY_LLAMA, formats, "onnx", cached_tokens=100, dtype="float32")
-    assert read == sum(sizes.values()) - sizes["embedding"] + 100 * 45_056
-    # A tied head in the same bytes reads all of the embedding.
-    read = decode_bytes_per_token(SMOL_LM2, formats, "onnx", cached_tokens=0, dtype="float32")
-    assert read == weights_bytes(SMOL_LM2, formats, "onnx")
-    # With a copy of its own it reads that, and of the embedding one row.
-    read = decode_bytes_per_token(
-        SMOL_LM2, uniform("int8"), "onnx", cached_tokens=0, dtype="float32"
-    )
-    assert read == (
-        weights_bytes(SMOL_LM2, uniform("int8"), "onnx") - matrix_bytes("int8", 49152, 576)
-    )
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(BLOCK_FORMATS))

@@ -9,7 +9,7 @@ from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.budget import model_size
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.model_size import weights_bytes
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.quantize.lookup_blocks import lookup_format
 from edgewise.exporter.quantize.recipes import WeightFormat
 from edgewise.firmware_profiles import load_profile

@@ -19,7 +19,8 @@ from edgewise.exporter.comparison import (
     Verification,
     failure,
 )
-from edgewise.exporter.plan import ExportPlan, make_plan
+from edgewise.exporter.plan import ExportPlan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.exporter.targets.onnx import build
 from edgewise.exporter.verify import MOST_TOKENS, TEXTS, verification_ids, verify

@@ -10,7 +10,7 @@ from tiny_family_folders import write_family_folder
 
 from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.comparison import GATES, Comparison, Gate, failure
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.targets import find_target
 from edgewise.exporter.verify import verify
 from edgewise.firmware_profiles import load_profile

@@ -19,7 +19,8 @@ from edgewise.exporter.forecast import forecast
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_image import NumpyImageBuilder
 from edgewise.exporter.image_processing import ImageProcessingError, image_layout
-from edgewise.exporter.plan import PlanError, make_plan
+from edgewise.exporter.plan import PlanError
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.targets import find_target
 from edgewise.exporter.verify import gratings, verify
 from edgewise.firmware_profiles import load_profile

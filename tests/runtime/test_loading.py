@@ -165,3 +165,13 @@ def test_an_engine_that_fails_beside_the_tokenizer_is_the_error(fake_bundle):
 
     with pytest.raises(BackendError, match="no graph"):
         load(fake_bundle, backend=failing)
+
+
+def test_of_what_can_not_be_loaded_the_damaged_file_is_told(fake_bundle):
+    def failing(bundle, **arguments):
+        raise BackendError("the graph is no graph")
+
+    graph = open_bundle(fake_bundle).file("graph")
+    graph.write_bytes(bytes(graph.stat().st_size))
+    with pytest.raises(BundleError, match=f"is damaged: {graph.name} has another content"):
+        load(fake_bundle, backend=failing)

@@ -12,12 +12,13 @@ from edgewise.exporter.calibration.bits import (
     better_than,
     chosen_within,
     formats_within,
+    room_in,
 )
 from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.calibration.rounding import rounded_tokens
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.model_size import weights_bytes
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.quantize.recipes import WeightFormat
 from edgewise.exporter.quantize.streaming import quantize_tensors
 from edgewise.firmware_profiles import load_profile
@@ -153,9 +154,10 @@ def test_tokens_are_rounded_in_steps_of_their_own():
 def test_more_room_raises_more_matrices_never_past_the_budget(opened, recipe):
     plan = plan_of(opened, recipe)
     least = weights_bytes(model_size(plan), plan.formats, "onnx")
+    assert room_in(least + 7, plan) == 7
     counts = []
     for room in (0, 3000, 10_000, 10**9):
-        chosen = formats_within(least + room, opened, plan, WINDOW, nothing)
+        chosen = formats_within(room, opened, plan, WINDOW, nothing)
         extra = 0
         for matrix in chosen.values():
             rows, columns = matrix.shape
@@ -192,7 +194,7 @@ def stored_bytes(form, rows, columns):
 )
 def test_a_budget_that_leaves_nothing_to_do_is_refused(opened, recipe, budget, message):
     with pytest.raises(CalibrationError, match=message):
-        formats_within(budget, opened, plan_of(opened, recipe), WINDOW, nothing)
+        room_in(budget, plan_of(opened, recipe))
 
 
 @pytest.fixture(scope="module")

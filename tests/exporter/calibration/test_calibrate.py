@@ -12,7 +12,7 @@ from edgewise.exporter.calibration.builder import CalibratingBuilder
 from edgewise.exporter.calibration.calibrate import calibrate
 from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.quantize.error_feedback import (
     InputStatistics,
     quantize_with_feedback,

@@ -17,7 +17,7 @@ import numpy as np
 from edgewise.common.process_memory import peak_rss_bytes
 from edgewise.exporter import open_checkpoint
 from edgewise.exporter.calibration.calibrate import calibrate
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.firmware_profiles import load_profile
 
 with open_checkpoint(sys.argv[1]) as checkpoint:

@@ -19,7 +19,7 @@ from edgewise.exporter.calibration.smoothing import (
 )
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.scaling import Factors
-from edgewise.exporter.plan import make_plan
+from edgewise.exporter.planning import make_plan
 from edgewise.exporter.quantize.channelwise import quantize_channelwise
 from edgewise.firmware_profiles import load_profile
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from edgewise.exporter.checkpoint import CheckpointError, TokenizerFiles
 from edgewise.exporter.checkpoint.huggingface_tokenizer import read_tokenizer
-from edgewise.exporter.checkpoint.slow_tokenizer import BY_MODEL_TYPE, CLASSES
+from edgewise.exporter.checkpoint.slow_classes import BY_MODEL_TYPE, CLASSES
 from edgewise.exporter.probes import PROBE_TEXTS
 from edgewise.exporter.prompts import find_prompt
 from edgewise.runtime.chat import ChatTemplate, check_messages

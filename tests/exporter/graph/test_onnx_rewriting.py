@@ -9,11 +9,9 @@ from onnx import numpy_helper
 from traced_cases import (
     CASES,
     DECODERS,
-    HEAD_SIZE,
-    HEADS,
     POSITIONS,
     VOCABULARY,
-    config_of,
+    bundle_of,
     expected_of,
     folder_of,
 )
@@ -26,7 +24,6 @@ from edgewise.exporter.quantize.recipes import Recipe, WeightFormat
 from edgewise.exporter.quantize.streaming import quantize_tensors
 from edgewise.runtime.backends.onnx_encoder import OnnxEncoderBackend
 from edgewise.runtime.backends.onnx_growing import OnnxGrowingBackend
-from edgewise.runtime.bundle import CacheLayout
 
 TOLERANCE = 2e-5  # the results are within 6
 MIXED = (
@@ -83,10 +80,8 @@ def results(name: str, path: Path) -> dict[str, np.ndarray]:
     stored = expected_of(name)
     ids, mask = stored["ids"], stored["mask"]
     if name in DECODERS:
-        layout = CacheLayout(config_of(name)["num_hidden_layers"], HEADS, HEAD_SIZE, "float32")
-        decoder = OnnxGrowingBackend(
-            path, layout, threads=1, slots=2, capacity=POSITIONS, vocabulary_size=VOCABULARY
-        )
+        bundle = bundle_of(name, path)
+        decoder = OnnxGrowingBackend(bundle, threads=1, slots=2, capacity=POSITIONS)
         past = np.zeros(2, np.int32)
         return {
             "prompt": decoder.step(0, ids[:, :8], past),

@@ -13,9 +13,10 @@ from edgewise.exporter.graph.onnx_builder import OnnxBuilder
 from edgewise.exporter.graph.onnx_encoder import OnnxEncoderBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
 from edgewise.exporter.graph.protocol import Weight
-from edgewise.exporter.graph.tflite_builder import Signature, TfliteBuilder
+from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_encoder import TfliteEncoderBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
+from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.exporter.graph.tflite_weights import WeightStore
 from edgewise.exporter.quantize.recipes import Recipe
 

@@ -12,9 +12,10 @@ from tflite_partitions import outside_of_partitions
 from tiny_checkpoint import DATA, ArraySource, TinyModel, load_case
 
 from edgewise.exporter.graph.protocol import Weight
-from edgewise.exporter.graph.tflite_builder import Signature, TfliteBuilder, signatures
+from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import ElementType, Operator, TfliteGraph
+from edgewise.exporter.graph.tflite_signatures import Signature, signatures
 from edgewise.exporter.graph.tflite_text import describe_tflite
 from edgewise.exporter.graph.tflite_weights import (
     SCALES,

@@ -6,7 +6,7 @@ from decoder_graphs import CONTEXT, SMALL, build_tflite, load_tflite, opened, st
 from tflite_partitions import outside_of_partitions
 from tiny_checkpoint import TinyModel, load_case
 
-from edgewise.exporter.graph.tflite_builder import Signature
+from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.runtime.backends.litert import LitertBackend
 from edgewise.runtime.backends.litert_interpreter import InterpreterEngine
 from edgewise.runtime.backends.protocol import VerifyingBackend

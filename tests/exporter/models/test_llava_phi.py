@@ -136,19 +136,7 @@ def test_patches_are_filled_up_so_that_blocks_divide_them():
 
 def test_every_listed_tensor_is_read_and_no_other():
     model = TinyVisionLanguage("llava_phi")
-    read = set()
-    weight = model.weight
-
-    def recorded(name):
-        read.add(name)
-        return weight(name)
-
-    model.weight = recorded
-    from edgewise.exporter.graph.outline import OutlineBuilder
-
-    for describe in (model.see, model.embed, model.forward):
-        describe(OutlineBuilder())
-    assert read == set(model.specifications)
+    assert model.read_by_all_graphs() == set(model.specifications)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_activations(text, activations):
     ("text", "message"),
     [
         ("", 'Unknown recipe ""'),
+        ("int5", r'"int5"\. Did you mean int8 or int4\?'),
         ("int4x", r"Did you mean int4"),
         ("int4,", 'cannot read ""'),
         ("int4,mpl=fp32", r"Did you mean mlp\?"),

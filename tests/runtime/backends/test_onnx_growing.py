@@ -2,35 +2,18 @@
 
 import numpy as np
 import pytest
-from traced_cases import (
-    DECODERS,
-    HEAD_SIZE,
-    HEADS,
-    POSITIONS,
-    VOCABULARY,
-    config_of,
-    expected_of,
-    folder_of,
-)
+from traced_cases import DECODERS, POSITIONS, VOCABULARY, bundle_of, expected_of, folder_of
 
 from edgewise.runtime.backends.onnx_growing import OnnxGrowingBackend
 from edgewise.runtime.backends.protocol import Backend, BackendError
-from edgewise.runtime.bundle import CacheLayout
 
 TOLERANCE = 1e-5  # the logits are within 6
 
 
 @pytest.fixture(scope="module", params=DECODERS)
 def case(request):
-    layout = CacheLayout(config_of(request.param)["num_hidden_layers"], HEADS, HEAD_SIZE, "float32")
-    backend = OnnxGrowingBackend(
-        folder_of(request.param) / "model.onnx",
-        layout,
-        threads=1,
-        slots=3,
-        capacity=POSITIONS,
-        vocabulary_size=VOCABULARY,
-    )
+    bundle = bundle_of(request.param, folder_of(request.param) / "model.onnx")
+    backend = OnnxGrowingBackend(bundle, threads=1, slots=3, capacity=POSITIONS)
     expected = expected_of(request.param)
     yield backend, expected["ids"], expected["result"]
     backend.close()
@@ -125,12 +108,7 @@ def test_a_failure_of_the_engine_is_a_backend_error_and_loses_nothing(case, capf
 
 
 def test_a_second_close_does_nothing():
-    backend = OnnxGrowingBackend(
-        folder_of("opt_tied") / "model.onnx",
-        CacheLayout(1, HEADS, HEAD_SIZE, "float32"),
-        threads=1,
-        capacity=8,
-        vocabulary_size=VOCABULARY,
-    )
+    bundle = bundle_of("opt_tied", folder_of("opt_tied") / "model.onnx")
+    backend = OnnxGrowingBackend(bundle, threads=1, capacity=8)
     backend.close()
     backend.close()

@@ -1,5 +1,6 @@
 """What the ONNX back end keeps on the disk, and when it is used again."""
 
+import logging
 import os
 import shutil
 
@@ -13,6 +14,7 @@ from edgewise.runtime import cache_folder
 from edgewise.runtime.backends import onnx_packed
 from edgewise.runtime.backends.onnx import OnnxBackend
 from edgewise.runtime.backends.onnx_packed import CHECK, GRAPH, SUFFIX, WEIGHTS, packed_graph
+from edgewise.runtime.backends.protocol import BackendError
 from edgewise.runtime.bundle import open_bundle
 from edgewise.runtime.cache_folder import FOLDER
 
@@ -141,10 +143,18 @@ def test_packed_weights_that_can_not_be_loaded_are_deleted(bundle, caplog):
     (place / GRAPH).write_bytes(b"no graph")
     (place / CHECK).write_text(onnx_packed._checks(place))
     expected = logits_of(OnnxBackend(bundle, threads=1, capacity=16))
+    caplog.set_level(logging.INFO)
     packed = OnnxBackend.open_packed(bundle, threads=1, capacity=16)
     assert np.array_equal(logits_of(packed), expected)
     assert "are no use and are deleted" in caplog.text
     assert not place.exists()
+
+
+def test_a_graph_that_can_not_be_loaded_is_told_by_its_error_alone(bundle, caplog):
+    bundle.file("graph").write_bytes(b"no graph")
+    with pytest.raises(BackendError, match=r"can not load model.onnx of bundle.*again\.$"):
+        OnnxBackend.open_packed(bundle, threads=1, capacity=16)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_other_providers_pack_nothing(bundle, monkeypatch):
