@@ -20,6 +20,7 @@ from edgewise.exporter.checkpoint.huggingface_folder import read_json
 from edgewise.exporter.checkpoint.rotary_configuration import with_one_rotary_form
 from edgewise.exporter.model_size import bytes_by_role
 from edgewise.exporter.models import find_model
+from edgewise.exporter.models.config_sizes import check_sizes
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.planning import make_plan
 from edgewise.firmware_profiles import Profile
@@ -137,6 +138,7 @@ class _Shape:
 def _without_weights(config: Mapping[str, Any], name: str) -> Checkpoint:
     """Make a checkpoint that has the shapes of all tensors, and nothing else."""
     definition = find_model(str(config["model_type"]))
+    check_sizes(config)
     tensors = definition.tensors(definition.configuration(config))
     return Checkpoint(
         origin=Origin("folder", name, None, "safetensors", None),

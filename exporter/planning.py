@@ -11,6 +11,7 @@ from typing import Protocol, cast, get_args
 
 from edgewise.exporter.checkpoint import Checkpoint, check_tensors
 from edgewise.exporter.models import Definition, family_of, find_model
+from edgewise.exporter.models.config_sizes import check_sizes
 from edgewise.exporter.models.decoder import DecoderConfiguration
 from edgewise.exporter.models.vision_language import VisionLanguageConfiguration
 from edgewise.exporter.plan import Configuration, ExportPlan, PlanError, RuntimeName
@@ -74,6 +75,8 @@ def make_plan(
     architecture = str(checkpoint.config["model_type"])
     definition = find_model(architecture) if traced is None else traced
     family = family_of(architecture) if traced is None else traced.family
+    if traced is None:
+        check_sizes(checkpoint.config)
     configuration = definition.configuration(checkpoint.config)
     tensors = definition.tensors(configuration)
     if traced is None:

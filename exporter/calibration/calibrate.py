@@ -77,9 +77,7 @@ def calibrate(
             done += 1
             if form.kind in ("block", "channel"):
                 if feedback is None:
-                    statistics = InputStatistics(inputs.shape[1])
-                    statistics.add(without_outliers(inputs))
-                    feedback = statistics.feedback()
+                    feedback = _feedback_of(inputs)
                 codes = quantize_with_feedback(
                     numbers, feedback, form, scales_as=scales_as, name=weight.name
                 )
@@ -95,6 +93,13 @@ def calibrate(
     plan.describe("forward", CalibratingBuilder(windows, prepare), checkpoint)
     progress("calibrate", wanted, wanted)
     return replace(plan, prepared=prepared)
+
+
+def _feedback_of(inputs: Array) -> Array:
+    """Return what rounding goes by; the statistics behind it are not kept."""
+    statistics = InputStatistics(inputs.shape[1])
+    statistics.add(without_outliers(inputs))
+    return statistics.feedback()
 
 
 def matrices_of(plan: ExportPlan) -> int:

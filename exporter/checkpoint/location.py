@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 from edgewise.exporter.checkpoint.checkpoint import Checkpoint, Progress
 from edgewise.exporter.checkpoint.errors import CheckpointError
 from edgewise.exporter.checkpoint.gguf_file import open_gguf_file
+from edgewise.exporter.checkpoint.gguf_header import MAGIC
 from edgewise.exporter.checkpoint.hub import fetch_from_hub, looks_like_hub_id
 from edgewise.exporter.checkpoint.huggingface_folder import (
     HOW_TO_CONVERT,
@@ -72,6 +74,8 @@ def open_checkpoint(
 def _open_path(path: Path) -> Checkpoint:
     if path.is_dir():
         return open_huggingface_folder(path)
+    if path.suffix.lower() != ".gguf" and _begins_as_gguf(path):
+        raise CheckpointError(f"{path.name} is a GGUF file by another name; end its name in .gguf.")
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise CheckpointError(f"{path.name} is a pickle file. {HOW_TO_CONVERT}")
     if path.suffix == ".safetensors":
@@ -81,3 +85,9 @@ def _open_path(path: Path) -> Checkpoint:
     if path.suffix.lower() != ".gguf":
         raise CheckpointError(f"{path.name} is no checkpoint; accepted are {ACCEPTED}.")
     return open_gguf_file(path)
+
+
+def _begins_as_gguf(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        return stream.read(len(MAGIC)) == MAGIC
+    return False

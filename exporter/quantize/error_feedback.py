@@ -92,7 +92,10 @@ class InputStatistics:
                 "the calibration text leads to activations that are not finite; the checkpoint is "
                 "damaged, or needs float64"
             )
-        self._products += inputs.T @ inputs
+        if self.count:
+            self._products += inputs.T @ inputs
+        else:  # mostly all that there are: a second matrix of this size is saved
+            np.matmul(inputs.T, inputs, out=self._products)
         self.count += len(inputs)
 
     def feedback(self) -> Matrix:

@@ -65,6 +65,19 @@ def test_a_bundle_generates_the_same_ids_in_onnxruntime_genai(tiny_folder, tmp_p
     assert_both_agree(report.bundle.path, PROMPTS, 16)
 
 
+@pytest.mark.parametrize("cache", ["float32", "float16", "int8"])
+def test_a_bundle_does_so_with_keys_and_values_of_every_type(tiny_folder, tmp_path, cache):
+    report = export(
+        str(tiny_folder("llama_tied_wide_head")),
+        profile="raspberry_pi_5",
+        output=tmp_path / "bundle",
+        cache_dtype=cache,
+        verification=False,
+    )
+    assert report.bundle.manifest.cache.dtype == cache
+    assert_both_agree(report.bundle.path, PROMPTS, 16)
+
+
 @pytest.mark.parametrize(
     "name", ["phi_half_rotary", "phi3_long_rope", "qwen3_tied", "gemma3_windows", "gpt2_tied"]
 )

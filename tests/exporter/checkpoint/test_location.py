@@ -88,3 +88,13 @@ def test_a_closed_checkpoint_reads_no_more(make_folder: Any) -> None:
         tensor = checkpoint.tensors["model.norm.weight"]
     with pytest.raises(ValueError, match="closed"):
         tensor.read()
+
+
+def test_a_gguf_file_by_another_name_is_called_no_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(b"GGUF\x03\x00\x00\x00")
+    with pytest.raises(CheckpointError, match=r"model.bin is a GGUF file by another name"):
+        open_checkpoint(str(path))
+    path.write_bytes(b"\x80\x04")
+    with pytest.raises(CheckpointError, match="is a pickle file"):
+        open_checkpoint(str(path))
