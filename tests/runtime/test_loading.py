@@ -159,7 +159,7 @@ def test_a_model_says_how_many_answers_it_computes_at_once(tmp_path):
             assert model.answers_at_once == expected
 
 
-def test_an_engine_that_fails_beside_the_tokenizer_is_the_error(fake_bundle):
+def test_an_engine_that_fails_is_the_error(fake_bundle):
     def failing(bundle, **arguments):
         raise BackendError("the graph is no graph")
 
@@ -167,11 +167,12 @@ def test_an_engine_that_fails_beside_the_tokenizer_is_the_error(fake_bundle):
         load(fake_bundle, backend=failing)
 
 
-def test_of_what_can_not_be_loaded_the_damaged_file_is_told(fake_bundle):
+def test_of_what_can_not_be_loaded_the_damaged_file_is_told(tmp_path):
     def failing(bundle, **arguments):
         raise BackendError("the graph is no graph")
 
-    graph = open_bundle(fake_bundle).file("graph")
+    damaged = write_fake_bundle(tmp_path / "bundle")
+    graph = open_bundle(damaged).file("graph")
     graph.write_bytes(bytes(graph.stat().st_size))
     with pytest.raises(BundleError, match=f"is damaged: {graph.name} has another content"):
-        load(fake_bundle, backend=failing)
+        load(damaged, backend=failing)
