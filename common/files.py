@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -110,6 +109,8 @@ def _exchange(first: Path, second: Path) -> bool:
 
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content as 64 lower-case hexadecimal digits."""
+    import hashlib  # noqa: PLC0415  # takes the OpenSSL library into memory; few loads verify
+
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(HASH_CHUNK):

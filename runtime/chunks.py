@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-PREFILL_CHUNK = 256
+PREFILL_CHUNK = 128
 BUSY_CHUNK = 64  # while answers run

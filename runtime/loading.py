@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from edgewise import runtime  # imports each kind of model when it is named
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.process_memory import give_freed_memory_back
-from edgewise.runtime.beside import Beside
 from edgewise.runtime.bundle import Bundle, Manifest, open_bundle
 from edgewise.runtime.cache_folder import PREFIX_SUFFIX, cached_files
 from edgewise.runtime.chunks import PREFILL_CHUNK
@@ -174,6 +173,8 @@ def load_parts(
     Raises:
         EdgewiseError: As `load`.
     """
+    from edgewise.runtime.tokenizer import Tokenizer  # noqa: PLC0415  # not before it is needed
+
     make = engine_factory(bundle.manifest, keep_packed=True) if factory is None else factory
 
     def load_engine() -> Any:
@@ -184,28 +185,15 @@ def load_parts(
             open_bundle(bundle.path, verify_hashes=True)
             raise
 
-    if bundle.manifest.runtime == "tflite":
-        # LiteRT is soon there, and takes up the memory that reading a tokenizer leaves.
-        tokenizer, template = _read_texts(bundle)
-        engine = load_engine()
-    else:
-        with Beside(load_engine) as loading:
-            tokenizer, template = _read_texts(bundle)
-        engine = loading.result()
-    give_freed_memory_back()  # which reading the tokenizer and laying out the graphs took
-    return engine, tokenizer, template
+    # One after the other, so that the engine takes up the memory that reading the tokenizer leaves,
+    # and what is small comes behind what takes most for a moment.
+    tokenizer = Tokenizer.open(bundle)
+    give_freed_memory_back()
+    engine = load_engine()
+    give_freed_memory_back()
+    from edgewise.runtime.chat import ChatTemplate  # noqa: PLC0415  # behind the peak of the memory
 
-
-def _read_texts(bundle: Bundle) -> tuple[Tokenizer, ChatTemplate | None]:
-    """Read tokenizer and template, and the modules that will be needed next."""
-    from edgewise.runtime.chat import ChatTemplate  # noqa: PLC0415  # while the engine loads
-    from edgewise.runtime.tokenizer import Tokenizer  # noqa: PLC0415
-
-    template = ChatTemplate.open(bundle)
-    if bundle.manifest.family == "decoder":
-        runtime.LanguageModel  # noqa: B018
-    # It keeps the interpreter to itself, so it comes last.
-    return Tokenizer.open(bundle), template
+    return engine, tokenizer, ChatTemplate.open(bundle)
 
 
 def _known_beginnings(bundle: Bundle, budget_bytes: int) -> PrefixStore:
