@@ -220,6 +220,11 @@ def summarize(report: ExportReport, *, seconds: float, cpu_seconds: float) -> di
         "context_length": manifest.context_length,
         "cache_dtype": None if manifest.cache is None else manifest.cache.dtype,
         "bytes": sum(file.bytes for file in manifest.files),
+        "memory": {
+            **dataclasses.asdict(report.memory),
+            "total_bytes": report.memory.total_bytes,
+            "fits": report.memory.fits,
+        },
         "verification": None if found is None else dataclasses.asdict(found),
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
@@ -238,6 +243,7 @@ def show(summary: dict[str, Any]) -> None:
             ("recipe", summary["recipe"]),
             *calibration_line(summary["calibration"]),
             ("context", context_line(summary)),
+            ("memory", memory_line(summary["memory"])),
             ("verified", verification_line(summary["verification"])),
             ("CPU time", f"{summary['cpu_seconds']:.1f} s ({summary['seconds']:.1f} s elapsed)"),
             ("peak RSS", figures.mebibytes(summary["peak_rss_bytes"])),
@@ -249,6 +255,13 @@ def context_line(summary: dict[str, Any]) -> str:
     """Write how many tokens there is room for, and how they are kept."""
     kept = summary["cache_dtype"]
     return f"{summary['context_length']} tokens{f', kept in {kept}' if kept else ''}"
+
+
+def memory_line(found: dict[str, Any]) -> str:
+    """Write what the board needs at the full context beside what it leaves to a model."""
+    verdict = "" if found["fits"] else "DOES NOT FIT: "
+    needed, usable = (figures.size(found[f"{name}_bytes"]) for name in ("total", "usable"))
+    return f"{verdict}{needed} on the board at the full context, of {usable} usable"
 
 
 def calibration_line(found: dict[str, Any] | None) -> list[tuple[str, str]]:

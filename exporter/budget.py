@@ -269,6 +269,17 @@ def model_size(plan: ExportPlan) -> ModelSize:
     )
 
 
+def planned_memory(plan: ExportPlan) -> MemoryBudget:
+    """Return the budget of an export, whether it fits or not."""
+    return memory_budget(
+        plan.profile,
+        model_size(plan),
+        plan.formats,
+        context=plan.context_length,
+        activations=plan.activations,
+    )
+
+
 def check_fit(plan: ExportPlan) -> MemoryBudget:
     """Return the budget of an export, refusing what the board can not hold.
 

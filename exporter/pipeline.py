@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.common.files import folder_written_atomically, write_atomically
-from edgewise.exporter.budget import check_fit
+from edgewise.exporter.budget import MemoryBudget, check_fit, planned_memory
 from edgewise.exporter.calibration.cache_steps import with_cache_scales
 from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.calibration.prepare import prepare
@@ -59,6 +59,7 @@ class ExportReport:
     bundle: Bundle
     plan: ExportPlan
     verification: Verification | None
+    memory: MemoryBudget  # on the board; with ``force`` it may not fit
 
 
 def export(
@@ -157,8 +158,7 @@ def export(
             traced=None if traced is None else traced.definition,
             drafts=drafts,
         )
-        if not force:
-            check_fit(plan)
+        memory = planned_memory(plan) if force else check_fit(plan)
         target = find_target(plan.runtime) if traced is None else traced.target
         with _published_as(folder) as temporary, _scratch_in(temporary) as scratch:
             calibration = None
@@ -189,7 +189,7 @@ def export(
             report("publish", 0, 1)
     bundle = open_bundle(folder)
     report("publish", 1, 1)
-    return ExportReport(bundle, plan, figures)
+    return ExportReport(bundle, plan, figures, memory)
 
 
 def _tracing_interpreter(via: str | None, given: str | os.PathLike[str] | None) -> str | None:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.checkpoint import Checkpoint
+from edgewise.exporter.graph.attention import CacheScales
 from edgewise.exporter.graph.outline import OutlineBuilder
-from edgewise.exporter.graph.protocol import CacheScales, Weight
 from edgewise.exporter.graph.scaling import Factors, ScalingBuilder
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.model_size import EncoderWork
 from edgewise.exporter.models import Definition
 from edgewise.exporter.models.decoder import DecoderConfiguration, TensorSpecification

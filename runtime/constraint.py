@@ -3,7 +3,8 @@
 Workflow: one `ConstraintCompiler` a model, made when first needed; `compile` a format for each
 answer. The `Constraint` is told every token by `accept`, which returns those that must follow it
 and need no choice; `begin_mask` starts to compute which tokens may come next while the engine
-computes their logits, and `apply` forbids the others.
+computes their logits, and `apply` forbids the others. Of what may or will come it knows more than
+what is forced: `likely` and `possible` serve those who draft.
 
 Rules: grammars come from outside, so what compiling and following them costs is limited by
 llguidance's own limits and by their size. The library is an extra of this package, loaded only when
@@ -77,7 +78,7 @@ class ConstraintCompiler:
             raise _refusal(output_format, str(error) or type(error).__name__) from error
         if machine.is_error():
             raise _refusal(output_format, machine.get_error())
-        return Constraint(machine, self._workers)
+        return Constraint(machine, self._tokenizer, self._workers)
 
     def close(self) -> None:
         """End the thread that computes masks."""
@@ -87,9 +88,10 @@ class ConstraintCompiler:
 class Constraint:
     """One answer's state in its format."""
 
-    def __init__(self, machine: Any, workers: ThreadPoolExecutor) -> None:
+    def __init__(self, machine: Any, tokenizer: Any, workers: ThreadPoolExecutor) -> None:
         """Begin; `ConstraintCompiler.compile` makes these."""
         self._machine = machine
+        self._tokenizer = tokenizer
         self._workers = workers
         self._mask: Future[bytes] | None = None
 
@@ -106,6 +108,19 @@ class Constraint:
         if tokens:
             self._machine.consume_tokens(list(tokens))
         return tokens
+
+    def likely(self) -> tuple[int, ...]:
+        """Return tokens that the next ones probably are, where their text is certain.
+
+        A text that must come can be written with several tokens, of which the model is free to
+        choose. Most often it chooses those that the tokenizer would. Not beside a mask's making.
+        """
+        text = self._machine.compute_ff_bytes()
+        return tuple(self._tokenizer.tokenize_bytes(text)) if text else ()
+
+    def possible(self, tokens: Sequence[int]) -> int:
+        """Return how many of these tokens, from the first, may come; not beside a mask's making."""
+        return int(self._machine.validate_tokens(list(tokens)))
 
     def begin_mask(self) -> None:
         """Begin to compute which tokens may come next, in another thread."""

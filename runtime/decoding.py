@@ -47,7 +47,8 @@ class Decoding:
         stop: Watches for stop texts.
         max_tokens: Ids to generate at most, at least 1. A full slot ends the answer as well.
         end_ids: Ids after which there is nothing more; the one that came is given out.
-        constraint: What the answer must look like; None: anything.
+        constraint: What the answer must look like; None: anything. What it must begin with is
+            computed with the prompt.
         note: Is told of tokens that the constraint has forced, so that nobody chose them.
         recorder: Tells log-probabilities; None: nobody asks for them. Forced tokens are then fed
             one by one, for each needs the logits before it.
@@ -81,6 +82,9 @@ class Decoding:
     agreed: int = field(default=0, init=False)  # of the last drafts, those that are the answer's
     cancelled: bool = field(default=False, init=False)
     _prompt_tokens: int = field(default=0, init=False)
+    _guessed: int = field(default=0, init=False)  # of the last drafts, those of the speculation
+    _beginning: tuple[int, ...] | None = field(default=None, init=False)  # forced; None: not asked
+    _beginning_read: bool = field(default=False, init=False)  # it is fed as the prompt's end
     _due: deque[int] = field(default_factory=deque, init=False)  # forced, and not given out yet
     _made: list[Piece] = field(default_factory=list, init=False)
     _failure: Exception | None = field(default=None, init=False)
@@ -93,9 +97,32 @@ class Decoding:
     @property
     def answer_room(self) -> int:
         """Tokens that a slot should have room for behind the prompt."""
-        if self.window is None:
-            return self.max_tokens
-        return min(self.max_tokens, self.window - len(self.prompt))
+        tokens = self.max_tokens - (len(self._beginning or ()) if self._beginning_read else 0)
+        return tokens if self.window is None else min(tokens, self.window - len(self.prompt))
+
+    @property
+    def drafts(self) -> bool:
+        """Whether `propose` may know what follows."""
+        return self.constraint is not None or self.speculation is not None
+
+    def begin(self, longest_prompt: int) -> None:
+        """Read what the answer must begin with as the prompt's end; a second call does nothing.
+
+        Args:
+            longest_prompt: Tokens that a prompt may have. A longer one is left as it is, and so is
+                one whose tokens are all told with their probabilities.
+        """
+        if self.constraint is None or self._beginning is not None:
+            return
+        self._beginning = self._forced(self.constraint)
+        most = min(longest_prompt, self.window or longest_prompt)
+        if (
+            self.recorder is None
+            and len(self._beginning) < self.max_tokens
+            and len(self.prompt) + len(self._beginning) <= most
+        ):
+            self.prompt = [*self.prompt, *self._beginning]
+            self._beginning_read = True
 
     def forget_middle(self, seen: Sequence[int], most: int) -> int:
         """Read on from the first tokens and the last half, as if they were a prompt.
@@ -134,10 +161,32 @@ class Decoding:
         Args:
             room: Tokens that can be fed, those to be fed next among them.
         """
+        self.agreed = self._guessed = 0
+        most = min(room - len(self.pending), self.max_tokens - self._generated - 1)
+        if most < 1:
+            return []
+        if self._due:
+            return list(self._due)[:most]
+        if self.constraint is not None and (likely := self.constraint.likely()):
+            return list(likely[:most])
         if self.speculation is None:
             return []
-        most = min(room - len(self.pending), self.max_tokens - self._generated - 1)
-        return self.speculation.propose(most)
+        drafts = self.speculation.propose(most)
+        if self.constraint is not None and drafts:
+            drafts = drafts[: self.constraint.possible(drafts)]
+        self._guessed = len(drafts)
+        return drafts
+
+    def learn(self, *, fed: int, seconds: float) -> None:
+        """Note what a step cost that may have checked a guess.
+
+        Args:
+            fed: Tokens that the model was fed.
+            seconds: What it took, guessing included.
+        """
+        if self.speculation is not None:
+            agreed = min(self.agreed, self._guessed)
+            self.speculation.learn(fed=fed, drafted=self._guessed, agreed=agreed, seconds=seconds)
 
     def take(
         self, logits: NDArray[np.float32], room: int, seconds: float, drafts: Sequence[int] = ()
@@ -157,17 +206,22 @@ class Decoding:
         if self._generated == 0:
             self._first_seconds = self.seconds + seconds
         self.agreed = 0
+        if self._generated == 0 and self._beginning_read and self._tell_beginning(room):
+            return True
         while True:
             self.pending = self._next(logits[self.agreed])
             if self._give_out(logits[self.agreed], room + len(drafts) - self.agreed):
                 return True
-            if self.speculation is not None:
-                self.speculation.follow(self.pending)
             right = _agreeing(self.pending, drafts[self.agreed :])
             self.agreed += right
             if right < len(self.pending):
                 self.pending = self.pending[right:]
                 return False
+
+    def _tell_beginning(self, room: int) -> bool:
+        """Give out what was read with the prompt; return whether the answer has ended."""
+        self.pending = self._beginning or ()
+        return self._give_out(np.empty(0, np.float32), room + len(self.pending))
 
     def _give_out(self, logits: NDArray[np.float32], room: int) -> bool:
         """Make pieces of the pending tokens; return whether the answer has ended."""
@@ -189,6 +243,8 @@ class Decoding:
             self._made.append(piece)
             if finished is not None:
                 return True
+        if self.speculation is not None:
+            self.speculation.follow(self.pending)
         return False
 
     def _next(self, logits: NDArray[np.float32]) -> tuple[int, ...]:
@@ -206,8 +262,8 @@ class Decoding:
         """Return the next token, and those that must follow it."""
         if self.constraint is None:
             return (self.choose(logits),)
-        if self._generated == 0 and (forced := self._forced(self.constraint)):
-            return forced
+        if self._generated == 0 and self._beginning:
+            return self._beginning
         self.constraint.apply(logits)
         token = self.choose(logits)
         if token in self.end_ids:
@@ -265,7 +321,7 @@ class Decoding:
             self._generated,
             first_seconds=self._first_seconds,
             seconds=self.seconds,
-            reused_tokens=self.reused,
+            reused_tokens=min(self.reused, self._prompt_tokens),
         )
 
 

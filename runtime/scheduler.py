@@ -227,23 +227,21 @@ class Scheduler:
         answering = [one for one in self._working if one.pending]
         if prompt is not None:
             self._read_prompt(prompt, busy=bool(answering), begin=begin)
+        since = perf_counter()
+        drafts = self._drafts(answering)
         for one in list(answering):
             try:
                 one.begin_mask()
             except BaseException as error:  # noqa: BLE001 - of this one's format
                 self._fail([one], contained(error), intact=True)
                 answering.remove(one)
-        # A draft pays where no other answer shares the step.
-        drafting = self._verify is not None and len(answering) == 1
-        several = [
-            one
-            for one in answering
-            if len(one.pending) > 1 or (drafting and one.speculation is not None)
-        ]
+        alone = len(answering) == 1
+        several = [one for one in answering if len(one.pending) > 1 or (alone and one.drafts)]
         for run in self._runs(one for one in answering if one not in several):
             self._write_tokens(run, begin)
         for one in several:
-            self._write_several(one, begin, drafting=drafting)
+            self._write_several(one, drafts, begin, since)
+            since = perf_counter()
         seconds = perf_counter() - begin
         with self._lock:
             new = {id(one) for one in published if one.publish(seconds)}
@@ -268,6 +266,7 @@ class Scheduler:
 
     def _begin(self, decoding: Decoding) -> bool:
         try:
+            decoding.begin(self.pool.longest_prompt)
             # Before the lease, which may put what it displaces in the place of what is needed.
             known = self._store.longest(decoding.prompt[:-1])
             lease = self.pool.lease(decoding.prompt, decoding.answer_room)
@@ -338,18 +337,28 @@ class Scheduler:
             for slot, one in by_slot.items():
                 self._take(one, logits[slot - first : slot - first + 1], begin)
 
-    def _write_several(self, decoding: Decoding, begin: float, *, drafting: bool) -> None:
+    def _drafts(self, answering: list[Decoding]) -> list[int]:
+        """Return what may follow what is fed in this step; often nothing.
+
+        A draft pays where no other answer shares the step.
+        """
+        if self._verify is None or len(answering) != 1 or not answering[0].drafts:
+            return []
+        decoding = answering[0]
+        try:
+            return decoding.propose(0 if decoding.slot is None else self.pool.room(decoding.slot))
+        except BaseException as error:  # noqa: BLE001 - of the model that drafts for this one
+            self._fail([decoding], contained(error), intact=True)
+            answering.clear()
+            return []
+
+    def _write_several(
+        self, decoding: Decoding, drafts: Sequence[int], begin: float, since: float
+    ) -> None:
         """Feed one decoding what is forced and what may follow, at once."""
-        slot, start = decoding.slot, perf_counter()
+        slot = decoding.slot
         if slot is None:
             return
-        drafts: list[int] = []
-        if drafting:
-            try:
-                drafts = decoding.propose(self.pool.room(slot))
-            except BaseException as error:  # noqa: BLE001 - of the model that drafts for this one
-                self._fail([decoding], contained(error), intact=True)
-                return
         if len(decoding.pending) > self._prefill_chunk:  # as a prompt is, and for the same reason
             self._write_chunk(decoding, slot)
             return
@@ -360,13 +369,7 @@ class Scheduler:
         if logits is None:
             return
         self._take(decoding, logits, begin, drafts)
-        if decoding.speculation is not None:
-            decoding.speculation.learn(
-                fed=len(fed),
-                drafted=len(drafts),
-                agreed=decoding.agreed,
-                seconds=perf_counter() - start,
-            )
+        decoding.learn(fed=len(fed), seconds=perf_counter() - since)
 
     def _write_chunk(self, decoding: Decoding, slot: int) -> None:
         """Feed the first of very many tokens that are forced."""

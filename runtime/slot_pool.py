@@ -102,6 +102,11 @@ class SlotPool:
         """What all slots take, counting what their holders may still need."""
         return sum(self._bytes_of(max(slot.written, slot.reserved)) for slot in self._slots)
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that `check_prompt` takes."""
+        return self._affordable(0, self.capacity)
+
     def check_prompt(self, tokens: int) -> None:
         """Refuse a prompt that no slot can ever hold.
 

@@ -15,12 +15,12 @@ from tiny_checkpoint import ArraySource, Case, TinyModel
 
 from edgewise.exporter.graph.onnx_builder import OnnxBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Weight
 from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_cache import CACHE_NAMES, NEW_NAMES
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.exporter.graph.tflite_weights import LITERT, SCALES, Release, WeightStore
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.exporter.quantize.streaming import quantize_tensors
 from edgewise.runtime.backends.litert import LitertBackend

@@ -17,7 +17,8 @@ from tiny_checkpoint import ArraySource
 
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.exporter.graph.protocol import GraphBuilder, Weight
+from edgewise.exporter.graph.protocol import GraphBuilder
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import find_model
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.exporter.quantize.streaming import quantize_tensors

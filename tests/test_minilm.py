@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.checkpoint.tensor_check import check_tensors
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import find_model
 from edgewise.runtime import load
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from edgewise.exporter import export, open_checkpoint
 from edgewise.exporter.comparison import GATES
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import find_model
 from edgewise.runtime import GenerationOptions, load
 

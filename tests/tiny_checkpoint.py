@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.exporter.checkpoint.rotary_configuration import with_one_rotary_form
-from edgewise.exporter.graph.protocol import GraphBuilder, Weight
+from edgewise.exporter.graph.protocol import GraphBuilder
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import find_model
 
 DATA = Path(__file__).parent / "data"

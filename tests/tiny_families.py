@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tiny_checkpoint import DATA, ArraySource, random_tensor
 
-from edgewise.exporter.graph.protocol import EncoderBuilder, GraphBuilder, Weight
+from edgewise.exporter.graph.protocol import EncoderBuilder, GraphBuilder
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import find_model
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.exporter.quantize.streaming import quantize_tensors

@@ -19,7 +19,8 @@ from tiny_families import TinyFamilyModel
 from tiny_images import CLIP_MEAN, CLIP_STD, IMAGE_CASES
 
 from edgewise.exporter.graph.outline import OutlineBuilder
-from edgewise.exporter.graph.protocol import GraphBuilder, ImageBuilder, LookupBuilder, Weight
+from edgewise.exporter.graph.protocol import GraphBuilder, ImageBuilder, LookupBuilder
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models.clip_vision import vision_states, vision_tensors
 from edgewise.runtime.bundle import ImageLayout
 from edgewise.runtime.images import pixels_of

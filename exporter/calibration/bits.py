@@ -30,7 +30,7 @@ from edgewise.exporter.calibration.rounding import rounded_tokens
 from edgewise.exporter.calibration.sensitivity import measure
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.numpy_operations import Array
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.model_size import matrix_bytes, weights_bytes
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.quantize.prepared import PreparedMatrix

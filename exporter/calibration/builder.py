@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.graph.attention import Attention
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
 from edgewise.exporter.graph.numpy_operations import Array
-from edgewise.exporter.graph.protocol import Activation, Attention, Weight
+from edgewise.exporter.graph.protocol import Activation
+from edgewise.exporter.graph.weight import Weight
 
 PREPARED_ROLES = frozenset({"attention", "mlp"})
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from edgewise.exporter.calibration.calibrate import Progress
 from edgewise.exporter.calibration.text import WINDOW, CalibrationFile, encoded, windows_of
 from edgewise.exporter.checkpoint import Checkpoint, TokenizerFiles
+from edgewise.exporter.graph.attention import Attention, CacheScales
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
 from edgewise.exporter.graph.numpy_operations import Array
-from edgewise.exporter.graph.protocol import Attention, CacheScales
 from edgewise.exporter.plan import ExportPlan
 
 TEXT = Path(__file__).parent / "cache_text.txt"

@@ -24,7 +24,7 @@ from edgewise.exporter.calibration.builder import PREPARED_ROLES, CalibratingBui
 from edgewise.exporter.calibration.errors import CalibrationError
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.numpy_operations import Array
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.plan import ExportPlan, RuntimeName
 from edgewise.exporter.quantize.error_feedback import (
     InputStatistics,

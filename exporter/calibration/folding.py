@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 
 from edgewise.exporter.calibration.builder import PREPARED_ROLES
 from edgewise.exporter.checkpoint import Checkpoint
-from edgewise.exporter.graph.protocol import Activation, Attention, Weight
+from edgewise.exporter.graph.attention import Attention
+from edgewise.exporter.graph.protocol import Activation
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.plan import ExportPlan
 
 Place = Literal["norm", "gate", "value"]

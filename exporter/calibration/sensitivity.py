@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgewise.exporter.calibration.builder import PREPARED_ROLES, CalibratingBuilder
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.numpy_operations import Array
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.plan import ExportPlan
 
 COPIES = 32  # of the window in one pass, the exact one among them

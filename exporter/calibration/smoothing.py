@@ -30,8 +30,8 @@ from edgewise.exporter.calibration.folding import Fold, folds_of
 from edgewise.exporter.calibration.rounding import rounded_ranges, rounded_tokens
 from edgewise.exporter.checkpoint import Checkpoint
 from edgewise.exporter.graph.numpy_operations import Array
-from edgewise.exporter.graph.protocol import Weight
 from edgewise.exporter.graph.scaling import Factors
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.plan import ExportPlan
 from edgewise.exporter.quantize.channelwise import quantize_channelwise
 

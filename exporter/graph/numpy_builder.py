@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.graph.attention import Attention, CrossAttention
 from edgewise.exporter.graph.numpy_encoder import NumpyEncoderStates
 from edgewise.exporter.graph.numpy_operations import (
     Array,
@@ -18,7 +19,7 @@ from edgewise.exporter.graph.numpy_operations import (
     attend,
     heads_first,
 )
-from edgewise.exporter.graph.protocol import Attention, CrossAttention, Weight
+from edgewise.exporter.graph.weight import Weight
 
 
 class NumpyCache:

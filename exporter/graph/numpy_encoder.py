@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgewise.exporter.graph.attention import CrossAttention, FullAttention
 from edgewise.exporter.graph.numpy_operations import (
     Array,
     NumpyTokenOperations,
     attend,
     heads_first,
 )
-from edgewise.exporter.graph.protocol import CrossAttention, FullAttention, Weight
+from edgewise.exporter.graph.weight import Weight
 
 
 @dataclass

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgewise.exporter.graph.attention import FullAttention
 from edgewise.exporter.graph.numpy_encoder import attend_both_ways
 from edgewise.exporter.graph.numpy_operations import Array, NumpyOperations
-from edgewise.exporter.graph.protocol import FullAttention, Weight
+from edgewise.exporter.graph.weight import Weight
 
 
 class NumpyImageBuilder(NumpyOperations):

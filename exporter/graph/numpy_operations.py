@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.protocol import Activation, Weight
+from edgewise.exporter.graph.protocol import Activation
+from edgewise.exporter.graph.weight import Weight
 
 Array = NDArray[np.float32]
 HEAD_CHUNK_ROWS = 8192  # vocabulary rows multiplied at once, so that a head is never held whole

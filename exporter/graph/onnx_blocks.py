@@ -23,7 +23,7 @@ from onnx import TensorProto
 
 from edgewise.exporter.graph.onnx_graph import CONTRIB, OnnxGraph
 from edgewise.exporter.graph.onnx_weights import StoredTensor
-from edgewise.exporter.graph.protocol import Weight, pack_name
+from edgewise.exporter.graph.weight import Weight, pack_name
 from edgewise.exporter.quantize.blockwise import BlockQuantized
 from edgewise.exporter.quantize.packing import pack_codes
 from edgewise.exporter.quantize.recipes import WeightFormat

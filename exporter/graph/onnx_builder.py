@@ -31,6 +31,13 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
+from edgewise.exporter.graph.attention import (
+    Attention,
+    CacheScales,
+    CrossAttention,
+    RelativeBias,
+    Rotary,
+)
 from edgewise.exporter.graph.onnx_graph import CONTRIB
 from edgewise.exporter.graph.onnx_operations import (
     ATTENTION_MASK,
@@ -39,15 +46,7 @@ from edgewise.exporter.graph.onnx_operations import (
     OnnxOperations,
 )
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import (
-    Attention,
-    CacheScales,
-    CrossAttention,
-    RelativeBias,
-    Rotary,
-    Weight,
-    pack_name,
-)
+from edgewise.exporter.graph.weight import Weight, pack_name
 from edgewise.exporter.quantize.recipes import Recipe
 from edgewise.runtime.manifest import CacheType
 

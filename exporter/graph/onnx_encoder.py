@@ -16,19 +16,14 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
+from edgewise.exporter.graph.attention import CrossAttention, FullAttention, RelativeBias
 from edgewise.exporter.graph.onnx_operations import (
     ATTENTION_MASK,
     CROSS_NAMES,
     INPUT_IDS,
     OnnxOperations,
 )
-from edgewise.exporter.graph.protocol import (
-    CrossAttention,
-    FullAttention,
-    RelativeBias,
-    Weight,
-    pack_name,
-)
+from edgewise.exporter.graph.weight import Weight, pack_name
 
 TOKEN_TYPES = "token_type_ids"  # noqa: S105 - a name, no secret
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
+from edgewise.exporter.graph.attention import FullAttention
 from edgewise.exporter.graph.onnx_linear import read_vector
 from edgewise.exporter.graph.onnx_operations import OnnxOperations
-from edgewise.exporter.graph.protocol import FullAttention, Weight, pack_name
+from edgewise.exporter.graph.weight import Weight, pack_name
 
 PIXEL_VALUES = "pixel_values"
 END = np.iinfo(np.int64).max  # of an axis, whatever its length

@@ -25,7 +25,7 @@ from onnx import TensorProto
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.graph.onnx_blocks import BlockLowering
 from edgewise.exporter.graph.onnx_graph import CONTRIB, OnnxGraph
-from edgewise.exporter.graph.protocol import Weight, pack_name
+from edgewise.exporter.graph.weight import Weight, pack_name
 from edgewise.exporter.quantize.channelwise import ChannelQuantized
 from edgewise.exporter.quantize.recipes import ROLES, Recipe, WeightFormat
 from edgewise.exporter.quantize.streaming import (

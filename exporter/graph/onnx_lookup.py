@@ -11,7 +11,7 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from edgewise.exporter.graph.onnx_operations import INPUT_IDS, OnnxOperations
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 
 
 class OnnxLookupBuilder(OnnxOperations):

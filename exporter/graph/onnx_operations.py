@@ -16,7 +16,8 @@ from onnx import TensorProto, helper
 from edgewise.exporter.graph.onnx_graph import CONTRIB, OnnxGraph
 from edgewise.exporter.graph.onnx_linear import LinearLowering, read_vector
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Activation, Weight, pack_name
+from edgewise.exporter.graph.protocol import Activation
+from edgewise.exporter.graph.weight import Weight, pack_name
 from edgewise.exporter.quantize.recipes import Recipe
 
 INPUT_IDS = "input_ids"

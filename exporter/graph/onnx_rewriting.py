@@ -28,7 +28,7 @@ from edgewise.exporter.graph.onnx_graph import OnnxGraph, edges_read
 from edgewise.exporter.graph.onnx_linear import LinearLowering
 from edgewise.exporter.graph.onnx_traced import CROSS_NAME, Product, TracedGraph
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models.encoder import HIDDEN_STATES, LOGITS, MEAN
 from edgewise.exporter.quantize.recipes import Recipe
 

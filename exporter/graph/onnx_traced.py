@@ -28,7 +28,7 @@ from onnx import TensorProto, numpy_helper
 
 from edgewise.common.errors import EdgewiseError
 from edgewise.exporter.graph.onnx_graph import edges_read
-from edgewise.exporter.graph.protocol import Role
+from edgewise.exporter.graph.weight import Role
 
 OLDEST_OPSET = 18  # in which reductions take their axes as an input, as our own nodes do
 INPUTS = frozenset(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from edgewise.exporter.graph.protocol import CrossAttention, Weight
+from edgewise.exporter.graph.attention import CrossAttention
+from edgewise.exporter.graph.weight import Weight
 
 VALUES_OF_AN_OPERATION = 2  # an added norm gives the sum as well; no operation gives more
 LOGITS = "logits"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.exporter.graph.derived_weights import Computed
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 
 Vector = NDArray[np.float32]
 

@@ -32,15 +32,13 @@ from collections.abc import Mapping
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgewise.exporter.graph.protocol import (
+from edgewise.exporter.graph.attention import (
     Attention,
     CacheScales,
     CrossAttention,
     QueryKeyNorms,
     RelativeBias,
     Rotary,
-    Weight,
-    pack_name,
 )
 from edgewise.exporter.graph.tflite_cache import KeptCache
 from edgewise.exporter.graph.tflite_file import TfliteFile
@@ -53,6 +51,7 @@ from edgewise.exporter.graph.tflite_operations import (
 )
 from edgewise.exporter.graph.tflite_signatures import PREFILL_TOKENS, Signature
 from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.weight import Weight, pack_name
 
 POSITIONS = "positions"
 EMBEDDINGS = "embeddings"

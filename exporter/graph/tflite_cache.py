@@ -18,7 +18,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.protocol import CacheScales
+from edgewise.exporter.graph.attention import CacheScales
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, Shape, TfliteGraph
 
 CACHE_NAMES = ("key_cache.{layer}", "value_cache.{layer}")

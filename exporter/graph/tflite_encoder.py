@@ -21,17 +21,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgewise.exporter.graph.protocol import (
-    CrossAttention,
-    FullAttention,
-    RelativeBias,
-    Weight,
-    pack_name,
-)
+from edgewise.exporter.graph.attention import CrossAttention, FullAttention, RelativeBias
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator
 from edgewise.exporter.graph.tflite_operations import CROSS_NAMES, TOKEN_IDS, TfliteOperations
 from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.weight import Weight, pack_name
 
 TOKEN_COUNT = "token_count"  # noqa: S105 - a name, no secret
 TOKEN_TYPES = "token_types"  # noqa: S105 - a name, no secret

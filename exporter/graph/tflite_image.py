@@ -16,11 +16,12 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgewise.exporter.graph.protocol import FullAttention, Weight, pack_name
+from edgewise.exporter.graph.attention import FullAttention
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, Operator
 from edgewise.exporter.graph.tflite_operations import TfliteOperations
 from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.weight import Weight, pack_name
 
 PIXEL_VALUES = "pixel_values"
 SIGNATURE = "see"

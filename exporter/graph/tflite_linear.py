@@ -20,9 +20,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from edgewise.exporter.graph.protocol import Weight, pack_name
 from edgewise.exporter.graph.tflite_graph import Edge, Operator, TfliteGraph
 from edgewise.exporter.graph.tflite_weights import StoredWeight, WeightStore
+from edgewise.exporter.graph.weight import Weight, pack_name
 
 # Versions by the form of the weights.
 FULLY_CONNECTED_VERSIONS = {"float32": 1, "float16": 1, "channel": 12, "block": 13}

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgewise.exporter.graph.protocol import Attention
+from edgewise.exporter.graph.attention import Attention
 from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator

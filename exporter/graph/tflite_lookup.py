@@ -13,11 +13,11 @@ A model file holds a graph for each of several numbers of tokens, named "embed_1
 
 from __future__ import annotations
 
-from edgewise.exporter.graph.protocol import Weight
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType
 from edgewise.exporter.graph.tflite_operations import TOKEN_IDS, TfliteOperations
 from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.weight import Weight
 
 LOOKUP_TOKENS = (1, 128)  # of each graph: a step of an answer, a chunk of a prompt
 

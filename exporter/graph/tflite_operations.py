@@ -8,11 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgewise.exporter.graph.protocol import Activation, FullAttention, Weight, pack_name
+from edgewise.exporter.graph.attention import FullAttention
+from edgewise.exporter.graph.protocol import Activation
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, Operator, TfliteGraph
 from edgewise.exporter.graph.tflite_linear import LinearLowering
 from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.weight import Weight, pack_name
 
 TOKEN_IDS = "token_ids"  # noqa: S105 - a name, no secret
 CROSS_NAMES = ("cross_key.{layer}", "cross_value.{layer}")

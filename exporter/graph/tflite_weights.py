@@ -27,9 +27,9 @@ from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter.graph.protocol import Weight, pack_name
 from edgewise.exporter.graph.tflite_file import SharedQuantization, TfliteFile
 from edgewise.exporter.graph.tflite_graph import Edge, ElementType, TfliteGraph
+from edgewise.exporter.graph.weight import Weight, pack_name
 from edgewise.exporter.quantize.blockwise import BlockQuantized
 from edgewise.exporter.quantize.channelwise import ChannelQuantized
 from edgewise.exporter.quantize.packing import packed_length

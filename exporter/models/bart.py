@@ -11,16 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgewise.exporter.graph.attention import Attention, CrossAttention, FullAttention
 from edgewise.exporter.graph.derived_weights import FlatOf
-from edgewise.exporter.graph.protocol import (
-    Attention,
-    CrossAttention,
-    EncoderBuilder,
-    FullAttention,
-    GraphBuilder,
-    Value,
-    Weight,
-)
+from edgewise.exporter.graph.protocol import EncoderBuilder, GraphBuilder, Value
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models.decoder import ConfigurationError, TensorSpecification, required
 from edgewise.exporter.models.encoder import activation_of
 from edgewise.exporter.models.encoder_decoder import ENCODER_STATES, EncoderDecoderConfiguration

@@ -12,14 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgewise.exporter.graph.protocol import (
-    Activation,
-    FullAttention,
-    ImageBuilder,
-    Role,
-    Value,
-    Weight,
-)
+from edgewise.exporter.graph.attention import FullAttention
+from edgewise.exporter.graph.protocol import Activation, ImageBuilder, Value
+from edgewise.exporter.graph.weight import Role, Weight
 from edgewise.exporter.models.decoder import ConfigurationError, TensorSpecification
 from edgewise.exporter.models.encoder import activation_of
 

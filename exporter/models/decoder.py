@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter.graph.protocol import Activation, Attention, QueryKeyNorms, Role, Rotary
+from edgewise.exporter.graph.attention import Attention, QueryKeyNorms, Rotary
+from edgewise.exporter.graph.protocol import Activation
+from edgewise.exporter.graph.weight import Role
 
 
 class ConfigurationError(EdgewiseError):

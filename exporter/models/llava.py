@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from edgewise.exporter.graph.protocol import GraphBuilder, Value, Weight
+from edgewise.exporter.graph.protocol import GraphBuilder, Value
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import llama, llava_phi, phi
 from edgewise.exporter.models.clip_vision import (
     DEFAULT_LAYER,

@@ -12,13 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgewise.exporter.graph.protocol import (
-    GraphBuilder,
-    ImageBuilder,
-    LookupBuilder,
-    Value,
-    Weight,
-)
+from edgewise.exporter.graph.protocol import GraphBuilder, ImageBuilder, LookupBuilder, Value
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import phi
 from edgewise.exporter.models.clip_vision import (
     DEFAULT_LAYER,

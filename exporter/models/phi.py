@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgewise.exporter.graph.protocol import GraphBuilder, Role, Value, Weight
+from edgewise.exporter.graph.protocol import GraphBuilder, Value
+from edgewise.exporter.graph.weight import Role, Weight
 from edgewise.exporter.models.decoder import (
     ConfigurationError,
     DecoderConfiguration,

@@ -10,15 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
-from edgewise.exporter.graph.protocol import (
-    Activation,
-    EncoderBuilder,
-    FullAttention,
-    Operations,
-    Role,
-    Value,
-    Weight,
-)
+from edgewise.exporter.graph.attention import FullAttention
+from edgewise.exporter.graph.protocol import Activation, EncoderBuilder, Operations, Value
+from edgewise.exporter.graph.weight import Role, Weight
 from edgewise.exporter.models.decoder import TensorSpecification
 
 

@@ -17,13 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgewise.exporter.graph.protocol import (
-    Activation,
-    EncoderBuilder,
-    FullAttention,
-    Value,
-    Weight,
-)
+from edgewise.exporter.graph.attention import FullAttention
+from edgewise.exporter.graph.protocol import Activation, EncoderBuilder, Value
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models.decoder import TensorSpecification
 from edgewise.exporter.models.encoder import (
     HIDDEN_STATES,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgewise.common.errors import EdgewiseError
-from edgewise.exporter.graph.protocol import Rotary
+from edgewise.exporter.graph.attention import Rotary
 
 LONG_ROPE = ("longrope", "su")
 ACCEPTED = ("default", "linear", "llama3", *LONG_ROPE)

@@ -15,19 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from edgewise.exporter.graph.protocol import (
-    Attention,
-    CrossAttention,
-    EncoderBuilder,
-    FullAttention,
-    GraphBuilder,
-    Operations,
-    RelativeBias,
-    Role,
-    Value,
-    Weight,
-)
+from edgewise.exporter.graph.attention import Attention, CrossAttention, FullAttention, RelativeBias
+from edgewise.exporter.graph.protocol import EncoderBuilder, GraphBuilder, Operations, Value
 from edgewise.exporter.graph.relative_positions import RelativeBuckets
+from edgewise.exporter.graph.weight import Role, Weight
 from edgewise.exporter.models.decoder import ConfigurationError, TensorSpecification, required
 from edgewise.exporter.models.encoder import activation_of
 from edgewise.exporter.models.encoder_decoder import ENCODER_STATES, EncoderDecoderConfiguration

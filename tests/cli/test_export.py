@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+from pathlib import Path
 
 import pytest
 from tiny_checkpoint import load_case, write_checkpoint
 
+from edgewise import firmware_profiles
 from edgewise.runtime import open_bundle
 
 VERIFICATION = {
@@ -39,6 +42,17 @@ REPORT = {
     "context_length": int,
     "cache_dtype": str,
     "bytes": int,
+    "memory": {
+        "weights_bytes": int,
+        "cache_bytes_per_token": int,
+        "context": int,
+        "overhead_bytes": int,
+        "usable_bytes": int,
+        "working_bytes": int,
+        "working_tokens": int,
+        "total_bytes": int,
+        "fits": bool,
+    },
     "verification": VERIFICATION,
     "seconds": float,
     "cpu_seconds": float,
@@ -115,6 +129,29 @@ def test_what_misses_the_gate_is_published_by_force_only(edgewise, checkpoint, t
     assert forced.code == 0
     assert "NOT PASSED" in forced.out
     assert "NOT PASSED" in edgewise("inspect", folder).out
+
+
+def test_what_does_not_fit_is_published_by_force_only_and_says_so(edgewise, checkpoint, tmp_path):
+    source = Path(firmware_profiles.__file__).with_name("raspberry_pi_zero_2w.toml").read_text()
+    usable = (128 << 20) + (192 << 10)  # the runtime, and a cache for few tokens
+    for old, new in (
+        ("raspberry_pi_zero_2w", "small_board"),
+        ("335_544_320", f"{usable}"),
+        ("max_context = 512", "max_context = 8"),
+    ):
+        source = source.replace(old, new)
+    board = tmp_path / "small_board.toml"
+    board.write_text(source)
+    arguments = ("export", checkpoint, "--profile", board, "--recipe", "fp32", "--no-verify")
+    arguments = (*arguments, "-o", tmp_path / "bundle")
+    assert "does not fit small_board: weights" in edgewise(*arguments).mistake()
+    forced = edgewise(*arguments, "--force")
+    assert forced.code == 0
+    (line,) = (line for line in forced.out.splitlines() if line.startswith("memory"))
+    assert re.fullmatch(r"memory +DOES NOT FIT: 128\.\d MiB .* of 128\.2 MiB usable", line)
+    memory = json.loads(edgewise(*arguments, "--force", "--json").out)["memory"]
+    assert memory["fits"] is False
+    assert memory["usable_bytes"] == usable < memory["total_bytes"]
 
 
 def test_what_stands_where_the_bundle_should_go_stays(edgewise, checkpoint, tmp_path):

@@ -198,3 +198,11 @@ def byte_compiler(byte_tokenizer):
     made = ConstraintCompiler(byte_tokenizer.to_str(), vocabulary_size=size, end_ids=[0])
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def level_compiler(byte_level_tokenizer):
+    """Formats over a trained vocabulary, in which a text can be written in many ways."""
+    made = ConstraintCompiler(byte_level_tokenizer.to_str(), vocabulary_size=430, end_ids=[1])
+    yield made
+    made.close()

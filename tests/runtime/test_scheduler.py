@@ -339,13 +339,13 @@ def test_forced_tokens_go_through_the_engine_together(byte_compiler, byte_tokeni
     ]
     free = Decoding([3], greedy, max_tokens=60)
     *results, beside = in_turn(scheduler, [*formed, free])
-    for one, pieces in zip(formed, results, strict=True):
+    for number, pieces in zip((1, 2), results, strict=True):
         answer = ids(pieces)
         assert set(json.loads(byte_tokenizer.decode(answer))) == {"temperature", "open"}
         assert pieces[-1].finished == "stop"
         assert pieces[-1].statistics.generated_tokens == len(answer)
         # The same answer, a token a step and the whole history each time.
-        constraint, history = byte_compiler.compile(OutputFormat.json_schema(schema)), one.prompt
+        constraint, history = byte_compiler.compile(OutputFormat.json_schema(schema)), [number, 7]
         for token in answer:
             logits = backend.logits_after(history)
             constraint.apply(logits)

@@ -14,7 +14,7 @@ from tiny_checkpoint import ArraySource, TinyModel, load_case
 from edgewise.exporter import open_checkpoint
 from edgewise.exporter.checkpoint import CheckpointError, check_tensors
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import find_model
 
 # A tiny case, what of its configuration GGUF takes for granted, and further fields.

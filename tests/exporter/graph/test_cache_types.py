@@ -10,8 +10,8 @@ from family_graphs import build, open_encoder_decoder
 from tiny_checkpoint import TinyModel, load_case
 from tiny_families import ENCODER_DECODERS, TinyEncoderDecoder
 
+from edgewise.exporter.graph.attention import CacheScales
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
-from edgewise.exporter.graph.protocol import CacheScales
 
 FAMILIES = (
     "phi_half_rotary",

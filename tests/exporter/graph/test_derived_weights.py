@@ -8,7 +8,7 @@ from tiny_checkpoint import ArraySource
 
 from edgewise.exporter.graph import derived_weights
 from edgewise.exporter.graph.derived_weights import RowsOf, Shifted, Transposed
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 
 MATRIX = np.random.default_rng(5).normal(0, 1, (11, 7)).astype(np.float32)
 SOURCE = ArraySource(MATRIX)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tiny_checkpoint import ArraySource
 
 from edgewise.exporter.graph import numpy_operations
+from edgewise.exporter.graph.attention import Attention, Rotary
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
 from edgewise.exporter.graph.numpy_operations import activate
-from edgewise.exporter.graph.protocol import Attention, Rotary, Weight
+from edgewise.exporter.graph.weight import Weight
 
 RANDOM = np.random.default_rng(3)
 POINTS = np.float32([-1000, -100, -20, -3, -1, -0.5, -1e-6, 0, 1e-6, 0.5, 1, 3, 20, 100, 1000])

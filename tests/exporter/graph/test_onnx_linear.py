@@ -18,7 +18,7 @@ from tiny_checkpoint import ArraySource
 from edgewise.exporter.graph.onnx_graph import OnnxGraph
 from edgewise.exporter.graph.onnx_linear import LinearLowering
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.quantize.recipes import Recipe, WeightFormat
 from edgewise.exporter.quantize.streaming import quantize_tensors
 

@@ -6,11 +6,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto
 
+from edgewise.exporter.graph.attention import Attention, Rotary
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.onnx_builder import PAST_NAMES, OnnxBuilder
 from edgewise.exporter.graph.onnx_operations import ATTENTION_MASK
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Attention, Rotary
 from edgewise.exporter.quantize.recipes import Recipe
 
 RANDOM = np.random.default_rng(13)

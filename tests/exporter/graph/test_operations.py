@@ -12,12 +12,12 @@ from edgewise.exporter.graph.numpy_encoder import NumpyEncoderBuilder
 from edgewise.exporter.graph.onnx_builder import OnnxBuilder
 from edgewise.exporter.graph.onnx_encoder import OnnxEncoderBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Weight
 from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_encoder import TfliteEncoderBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_signatures import Signature
 from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.quantize.recipes import Recipe
 
 RANDOM = np.random.default_rng(17)

@@ -11,7 +11,6 @@ from ai_edge_litert.interpreter import Interpreter
 from tflite_partitions import outside_of_partitions
 from tiny_checkpoint import DATA, ArraySource, TinyModel, load_case
 
-from edgewise.exporter.graph.protocol import Weight
 from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_graph import ElementType, Operator, TfliteGraph
@@ -23,6 +22,7 @@ from edgewise.exporter.graph.tflite_weights import (
     TfliteFormatError,
     WeightStore,
 )
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.quantize.recipes import Recipe, WeightFormat
 from edgewise.exporter.quantize.streaming import quantize_tensors
 

@@ -9,8 +9,8 @@ from decoder_graphs import CONTEXT, SMALL, build_tflite, load_tflite, opened, st
 from tflite_partitions import outside_of_partitions
 from tiny_checkpoint import TinyModel, load_case
 
+from edgewise.exporter.graph.attention import CacheScales
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
-from edgewise.exporter.graph.protocol import CacheScales
 from edgewise.exporter.graph.tflite_builder import TfliteBuilder
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_signatures import Signature

@@ -8,17 +8,18 @@ from tflite_partitions import outside_of_partitions
 from tiny_vision_language import VISION_LANGUAGE, VISION_STATES, TinyVisionLanguage
 from vision_language_graphs import RUNTIMES, built
 
+from edgewise.exporter.graph.attention import FullAttention, RelativeBias
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_image import NumpyImageBuilder
 from edgewise.exporter.graph.onnx_image import OnnxImageBuilder
 from edgewise.exporter.graph.onnx_lookup import OnnxLookupBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import FullAttention, RelativeBias, Weight
 from edgewise.exporter.graph.relative_positions import RelativeBuckets
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_image import TfliteImageBuilder
 from edgewise.exporter.graph.tflite_lookup import TfliteLookupBuilder
 from edgewise.exporter.graph.tflite_weights import WeightStore
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models.vision_language import IMAGE_FEATURES
 from edgewise.exporter.quantize.recipes import Recipe
 

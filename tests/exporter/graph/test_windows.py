@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoint import TinyModel, load_case
 
+from edgewise.exporter.graph.attention import Attention
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder, NumpyCache
 from edgewise.exporter.graph.numpy_operations import heads_first
-from edgewise.exporter.graph.protocol import Attention
 from edgewise.exporter.graph.tflite_file import TfliteFile
 from edgewise.exporter.graph.tflite_litertlm import LitertLmBuilder
 from edgewise.exporter.graph.tflite_weights import WeightStore

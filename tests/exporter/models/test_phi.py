@@ -11,7 +11,7 @@ from edgewise.exporter.graph.numpy_builder import NumpyBuilder
 from edgewise.exporter.graph.numpy_operations import heads_first
 from edgewise.exporter.graph.onnx_builder import OnnxBuilder
 from edgewise.exporter.graph.onnx_weights import WeightFile
-from edgewise.exporter.graph.protocol import Weight
+from edgewise.exporter.graph.weight import Weight
 from edgewise.exporter.models import find_model
 from edgewise.exporter.models.decoder import ConfigurationError
 from edgewise.exporter.quantize.recipes import Recipe
