@@ -19,6 +19,7 @@ from edgewise.cli.extras import require_extra
 from edgewise.cli.log import log_to_stderr
 from edgewise.cli.parameters import (
     PATH,
+    cache_budget_option,
     complete_folders,
     context_option,
     examples,
@@ -72,13 +73,7 @@ LOOPBACK = ("127.0.0.1", "localhost")
     help="Answers that are computed at once; of an encoder-decoder, the beams with which a request "
     "may search. Default: as the profile says that the bundle was exported for, and 1 beam.",
 )
-@click.option(
-    "--cache-mib",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="What the keys and values of all answers may take together, in MiB; what does not fit "
-    "waits. Default: those of one whole context, for which the export has planned.",
-)
+@cache_budget_option
 @click.option(
     "--queue",
     "queue_size",

@@ -148,11 +148,13 @@ def statistics_json(statistics: Statistics | None) -> dict[str, Any] | None:
 def statistics_line(statistics: Statistics, finished: str | None) -> str:
     """Write the figures of a generation on one line."""
     ended = ", cut off at the limit" if finished == "length" else ""
+    decoded = ""  # the first token is of the prompt's time
+    if statistics.generated_tokens > 1:
+        decoded = f", decode {figures.rate(statistics.decode_tokens_per_second)}"
     return (
         f"[{figures.plural(statistics.prompt_tokens, 'prompt token')}, "
         f"{statistics.generated_tokens} generated{ended} | "
         f"first token after {figures.seconds(statistics.time_to_first_token_seconds)} | "
-        f"prefill {figures.rate(statistics.prefill_tokens_per_second)}, "
-        f"decode {figures.rate(statistics.decode_tokens_per_second)} | "
+        f"prefill {figures.rate(statistics.prefill_tokens_per_second)}{decoded} | "
         f"peak memory {figures.mebibytes(statistics.peak_rss_bytes)}]"
     )

@@ -135,6 +135,13 @@ context_option = click.option(
     help="Tokens that prompt and answer may have together; by default all that the bundle allows. "
     "Less takes less memory.",
 )
+cache_budget_option = click.option(
+    "--cache-mib",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="What the keys and values of all answers may take together, in MiB; what does not fit "
+    "waits. Default: those of one whole context, for which the export has planned.",
+)
 lookup_option = click.option(
     "--prompt-lookup",
     is_flag=True,

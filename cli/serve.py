@@ -15,6 +15,7 @@ from edgewise.cli.log import log_to_stderr
 from edgewise.cli.parameters import (
     PATH,
     bundle_argument,
+    cache_budget_option,
     context_option,
     examples,
     threads_option,
@@ -83,13 +84,7 @@ IMAGES_MAX_BYTES = 16 << 20  # of a request that may hold images
     default=30.0,
     help="How long running answers may still take when the server is told to stop. Default: 30.",
 )
-@click.option(
-    "--cache-mib",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="What the keys and values of all answers may take together, in MiB; what does not fit "
-    "waits. Default: those of one whole context, for which the export has planned.",
-)
+@cache_budget_option
 @threads_option
 @context_option
 @click.pass_context

@@ -52,10 +52,11 @@ HEAD = """\
 # What fits which board
 
 Memory at the peak in GiB: weights by the recipe that the board takes by itself, the cache of up to
-{context} tokens in float32, what an encoder works with on its longest text (a vision tower on an
-image), and the runtime. In brackets what the board leaves to a model. **no** says by how much it is
-too much, and a context that would fit if only the cache is too large. Sums of shapes, not
-measurements; `edgewise plan` makes them for any configuration, recipe and size of RAM.
+{context} tokens (float16 by onnxruntime, float32 by TFLite), what an encoder works with on its
+longest text (a vision tower on an image), and the runtime. In brackets what the board leaves to a
+model. **no** says by how much it is too much, and a context that would fit if only the cache is too
+large. Sums of shapes, not measurements; `edgewise plan` makes them for any configuration, recipe
+and size of RAM.
 
 `scripts/fit_table.py` writes this page.
 """

@@ -33,6 +33,14 @@ def test_the_text_goes_to_stdout_and_the_figures_to_stderr(edgewise, bundle):
     assert result.out == REPLY + "\n"
     assert result.err.startswith("[5 prompt tokens, 37 generated | first token after ")
     assert result.err.count("\n") == 1
+    assert ", decode " in result.err
+
+
+def test_one_token_alone_has_no_speed_of_decoding(edgewise, bundle):
+    figures = edgewise("run", bundle, "Hi", "--max-tokens", "1").err
+    assert " 1 generated" in figures
+    assert "prefill" in figures
+    assert "decode" not in figures
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"]])

@@ -7,6 +7,7 @@ import pytest
 from tiny_checkpoint import CASES
 
 from edgewise.exporter import export, open_checkpoint
+from edgewise.exporter.calibration import smoothing
 from edgewise.exporter.calibration.folding import folds_of
 from edgewise.exporter.calibration.rounding import rounded_ranges, rounded_tokens
 from edgewise.exporter.calibration.smoothing import (
@@ -134,6 +135,21 @@ def test_without_outliers_nothing_changes():
     strength, factors = best_factors(inputs, matrix, np.arange(64), rounded_tokens)
     assert strength == 0
     assert np.array_equal(factors, np.ones(64))
+
+
+def test_rows_of_a_tall_matrix_stand_for_all_of_it():
+    inputs, _ = outliers()
+    rng = np.random.default_rng(3)
+    matrix = rng.standard_normal((smoothing.MEASURED_ROWS * 3, 64)).astype(np.float32)
+    matrix[:, 5] *= 8  # a wide column: it counts in all rows
+    strength, factors = best_factors(inputs, matrix, np.arange(64), rounded_tokens)
+
+    def error(scale):
+        codes = quantize_channelwise(matrix * scale, bits=8).dequantize()
+        return relative_error(rounded_tokens(inputs / scale) @ codes.T, inputs @ matrix.T)
+
+    assert strength > 0
+    assert error(factors) < error(np.ones(64, np.float32)) / 3
 
 
 def test_channels_of_a_group_share_a_factor():

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 from decoder_graphs import Dequantized, build_onnx, load_onnx, step
 from tiny_checkpoint import CASES, TinyModel, load_case
-from tiny_families import on_the_left, padded
 
 from edgewise.exporter.graph.numpy_builder import NumpyBuilder
-from edgewise.runtime.padded_rows import in_front
 
 TOLERANCE = 1e-4
 
@@ -26,13 +24,6 @@ def exported(request, tmp_path_factory):
     backend.close()
 
 
-def test_one_pass_equals_transformers(exported):
-    case, backend, expected = exported
-    for slot, sequence in enumerate(case.sequences):
-        actual = step(backend, slot, sequence, 0)
-        assert np.abs(actual - expected[slot][-1]).max() < TOLERANCE
-
-
 def test_cached_steps_equal_transformers(exported):
     case, backend, expected = exported
     sequence = case.sequences[0]
@@ -40,31 +31,6 @@ def test_cached_steps_equal_transformers(exported):
     for position in range(5, len(sequence)):
         actual = step(backend, 1, sequence[position : position + 1], position)
         assert np.abs(actual - expected[0][position]).max() < TOLERANCE
-
-
-def test_a_chunked_prompt_equals_transformers(exported):
-    case, backend, expected = exported
-    sequence, at = case.sequences[0], 0
-    for size in (8, 1, 9, len(sequence) - 18):
-        actual = step(backend, 0, sequence[at : at + size], at)
-        at += size
-        assert np.abs(actual - expected[0][at - 1]).max() < TOLERANCE
-
-
-def test_a_batch_padded_before_its_tokens_equals_transformers(exported):
-    case, backend, expected = exported
-    prompts = [sequence[:-3] for sequence in case.sequences]
-    ids, mask = padded(prompts)
-    rows = in_front(on_the_left(ids, mask, fill=7), on_the_left(mask, mask))
-    counts = rows.counts
-    logits = backend.step(0, rows.token_ids, np.zeros(2, np.int32), counts).copy()
-    for step_index in range(3):
-        for row in range(2):
-            reference = expected[row][counts[row] - 1 + step_index]
-            assert np.abs(logits[row] - reference).max() < TOLERANCE
-        tokens = [[case.sequences[row][counts[row] + step_index]] for row in range(2)]
-        past = (counts + step_index).astype(np.int32)
-        logits = backend.step(0, np.asarray(tokens), past).copy()
 
 
 def test_ragged_chunks_behind_a_past_equal_transformers(exported):
