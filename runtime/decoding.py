@@ -51,7 +51,7 @@ class Decoding:
             computed with the prompt.
         note: Is told of tokens that the constraint has forced, so that nobody chose them.
         recorder: Tells log-probabilities; None: nobody asks for them. Forced tokens are then fed
-            one by one, for each needs the logits before it.
+            as drafts are, for each needs the logits before it.
         speculation: Drafts several tokens, which are checked together; None: nothing does.
         window: Tokens that the model sees at most; then all but the first few and the last half are
             forgotten, and the answer goes on. None: a full slot ends it.

@@ -35,6 +35,7 @@ END = 1  # the token that ends an answer
         ({"recipe": "fp32", "cache_dtype": "float16"}, "float16"),
         ({"recipe": "int4", "cache_dtype": "float32"}, "float32"),
         ({"recipe": "int4", "cache_dtype": "int8"}, "int8"),
+        ({"recipe": "int4", "profile": "x86_64"}, "float32"),
         ({"recipe": "int8", "runtime": "tflite"}, "float32"),
         ({"recipe": "int8", "runtime": "tflite", "cache_dtype": "int8"}, "int8"),
     ],
@@ -42,8 +43,9 @@ END = 1  # the token that ends an answer
 def test_the_profile_decides_unless_it_is_asked_or_nothing_may_be_lost(
     tiny_folder, settings, dtype
 ):
+    settings = {"profile": BOARD} | settings
     with open_checkpoint(str(tiny_folder(NAME))) as checkpoint:
-        plan = make_plan(checkpoint, load_profile(BOARD), **settings)
+        plan = make_plan(checkpoint, load_profile(settings.pop("profile")), **settings)
     assert plan.cache_dtype == plan.cache.dtype == dtype
 
 
