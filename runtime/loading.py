@@ -173,7 +173,8 @@ def load_parts(
     Raises:
         EdgewiseError: As `load`.
     """
-    from edgewise.runtime.tokenizer import Tokenizer  # noqa: PLC0415  # not before it is needed
+    from edgewise.runtime.chat import ChatTemplate  # noqa: PLC0415  # not before it is needed
+    from edgewise.runtime.tokenizer import Tokenizer  # noqa: PLC0415
 
     make = engine_factory(bundle.manifest, keep_packed=True) if factory is None else factory
 
@@ -185,15 +186,12 @@ def load_parts(
             open_bundle(bundle.path, verify_hashes=True)
             raise
 
-    # One after the other, so that the engine takes up the memory that reading the tokenizer leaves,
-    # and what is small comes behind what takes most for a moment.
-    tokenizer = Tokenizer.open(bundle)
+    # One after the other, so that the engine takes up the memory that reading the texts leaves.
+    tokenizer, template = Tokenizer.open(bundle), ChatTemplate.open(bundle)
     give_freed_memory_back()
     engine = load_engine()
     give_freed_memory_back()
-    from edgewise.runtime.chat import ChatTemplate  # noqa: PLC0415  # behind the peak of the memory
-
-    return engine, tokenizer, ChatTemplate.open(bundle)
+    return engine, tokenizer, template
 
 
 def _known_beginnings(bundle: Bundle, budget_bytes: int) -> PrefixStore:
