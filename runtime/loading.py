@@ -186,8 +186,11 @@ def load_parts(
             open_bundle(bundle.path, verify_hashes=True)
             raise
 
-    # One after the other, so that the engine takes up the memory that reading the texts leaves.
-    tokenizer, template = Tokenizer.open(bundle), ChatTemplate.open(bundle)
+    # One after the other, and all modules before: the engine takes up the memory that they leave.
+    template = ChatTemplate.open(bundle)
+    if bundle.manifest.family == "decoder":
+        runtime.LanguageModel  # noqa: B018  # its modules
+    tokenizer = Tokenizer.open(bundle)
     give_freed_memory_back()
     engine = load_engine()
     give_freed_memory_back()
