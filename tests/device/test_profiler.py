@@ -16,6 +16,7 @@ from edgewise.device.profiler import profile_bundle
 from edgewise.device.spread import ProfilerError, Spread
 from edgewise.runtime.backends.fake import FakeBackend
 from edgewise.runtime.backends.fake_bundle import write_fake_bundle
+from edgewise.runtime.chunks import PREFILL_CHUNK
 
 
 @pytest.fixture
@@ -63,8 +64,12 @@ def test_every_step_is_where_it_should_be(bundle, no_processes, steps):
 
 def test_long_prompts_are_read_in_the_runtimes_chunks(tmp_path, no_processes, steps):
     bundle = write_fake_bundle(tmp_path / "b", context_length=1000)
-    profile_bundle(bundle, prompt_tokens=600, new_tokens=1, rounds=1)
-    assert steps[:3] == [(256, 0), (256, 256), (88, 512)]
+    profile_bundle(bundle, prompt_tokens=2 * PREFILL_CHUNK + 88, new_tokens=1, rounds=1)
+    assert steps[:3] == [
+        (PREFILL_CHUNK, 0),
+        (PREFILL_CHUNK, PREFILL_CHUNK),
+        (88, 2 * PREFILL_CHUNK),
+    ]
     assert no_processes
 
 
